@@ -1,0 +1,183 @@
+"""The one error tree.
+
+Every error tells three things: *what* happened, *why*, and what to do (*fix*). The class decides the
+process exit code, so that a script can branch on it:
+
+====  ===========================================
+code  meaning
+====  ===========================================
+1     failed
+2     usage: the command line or a file is wrong
+3     changes pending (``provision plan``)
+4     unreachable: no cluster, host or service
+5     not authorised
+130   interrupted
+====  ===========================================
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QaiclError(Exception):
+    """Base of every error that qaicl raises on purpose.
+
+    Args:
+        what: what happened, one sentence, without a trailing full stop.
+        why: the cause, as far as it is known.
+        fix: what the reader can do about it, preferably a command.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.why:
+            text += f": {self.why}"
+        if self.fix:
+            text += f" ({self.fix})"
+        return text
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The error as plain data, for ``-o json`` and for the wire."""
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "why": self.why,
+            "fix": self.fix,
+            "exit_code": self.exit_code,
+        }
+
+
+# --- what the exit codes stand for ---------------------------------------------------------------
+
+
+class UsageError(QaiclError):
+    """The command line, a setting or an input file is wrong."""
+
+    exit_code = 2
+
+
+class ChangesPendingError(QaiclError):
+    """A plan found something to change."""
+
+    exit_code = 3
+
+
+class UnreachableError(QaiclError):
+    """No cluster, host or service answers."""
+
+    exit_code = 4
+
+
+class NotAuthorisedError(QaiclError):
+    """A key, host key or credential was refused."""
+
+    exit_code = 5
+
+
+class InterruptedByUserError(QaiclError):
+    """The user stopped the command."""
+
+    exit_code = 130
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+class SettingsError(UsageError):
+    """A setting is unknown or does not fit its type."""
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+class ModelError(QaiclError):
+    """Something about a model failed."""
+
+
+class UnknownModelError(ModelError, UsageError):
+    """The catalogue has no model of that name."""
+
+    exit_code = 2
+
+
+class ModelMissingError(ModelError):
+    """The model is in the catalogue but not in the local store."""
+
+
+class DamagedFileError(ModelError):
+    """A file's bytes do not match its recorded checksum or format."""
+
+
+class DownloadError(ModelError):
+    """A download failed for good; what arrived is kept for resuming."""
+
+
+class NoSpaceError(ModelError):
+    """The disk has not enough room."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model's architecture or format is not one that qaicl can run."""
+
+
+# --- inference -----------------------------------------------------------------------------------
+
+
+class InferenceError(QaiclError):
+    """The engine could not compute."""
+
+
+class PromptError(InferenceError, UsageError):
+    """The prompt is empty or longer than the model's context."""
+
+    exit_code = 2
+
+
+class NoCapacityError(InferenceError):
+    """No memory or slot is left for one more request."""
+
+
+# --- cluster and wire ----------------------------------------------------------------------------
+
+
+class ClusterError(QaiclError):
+    """The cluster could not do what was asked."""
+
+
+class BusyError(ClusterError):
+    """The queue is full.
+
+    Args:
+        retry_after: seconds after which trying again makes sense.
+    """
+
+    def __init__(self, what: str, *, retry_after: float, why: str = "", fix: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.retry_after = retry_after
+
+
+class RequestFailedError(ClusterError):
+    """A request ended without an answer."""
+
+
+class WireError(ClusterError):
+    """A message could not be sent, or what arrived is not one."""
+
+
+class StoreError(ClusterError, UnreachableError):
+    """Redis does not answer or refused."""
+
+    exit_code = 4
+
+
+class PortTakenError(ClusterError):
+    """Another process listens on the port."""
