@@ -47,6 +47,9 @@ class StoreSettings(Section, frozen=True):
     """Redis: an empty URL means the embedded Valkey server."""
 
     url: str = ""
+    username: str = ""
+    password_file: str = ""
+    """A file only its owner can read; a password never stands in the URL."""
     sentinel_service: str = "qaicl"
     namespace: str = "qaicl"
     result_ttl: Seconds = 86_400.0
