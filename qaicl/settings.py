@@ -21,9 +21,7 @@ import msgspec
 from qaicl.errors import SettingsError
 
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
-Policy = Literal[
-    "round-robin", "weighted-round-robin", "least-connections", "resource-aware", "consistent-hash"
-]
+Policy = Literal["round-robin", "weighted-round-robin", "least-connections", "resource-aware", "consistent-hash"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 

@@ -25,18 +25,14 @@ class Format(StrEnum):
     json = "json"
 
 
-Output = Annotated[
-    Format, typer.Option("-o", "--output-format", help="Print data as text or as versioned JSON.")
-]
+Output = Annotated[Format, typer.Option("-o", "--output-format", help="Print data as text or as versioned JSON.")]
 
 
 def console(stderr: bool = False) -> Console:
     """A rich console that honours NO_COLOR and stays plain off a terminal."""
     from rich.console import Console
 
-    return Console(
-        stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=not sys.stdout.isatty()
-    )
+    return Console(stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def emit_json(data: Any) -> None:
@@ -46,9 +42,7 @@ def emit_json(data: Any) -> None:
     """
     plain = msgspec.to_builtins(data, str_keys=True)
     document = (
-        {"version": JSON_VERSION, "items": plain}
-        if isinstance(plain, list)
-        else {"version": JSON_VERSION, **plain}
+        {"version": JSON_VERSION, "items": plain} if isinstance(plain, list) else {"version": JSON_VERSION, **plain}
     )
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
 
@@ -75,9 +69,7 @@ def show_error(error: QaiclError) -> None:
 
 def _json_wanted(arguments: list[str]) -> bool:
     joined = " ".join(arguments)
-    return any(
-        form in joined for form in ("-o json", "-ojson", "--output-format json", "--output-format=json")
-    )
+    return any(form in joined for form in ("-o json", "-ojson", "--output-format json", "--output-format=json"))
 
 
 def confirm(question: str, yes: bool) -> None:

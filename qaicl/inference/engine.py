@@ -158,9 +158,7 @@ class Engine(Protocol):
         """The layers in memory."""
         ...
 
-    def open(
-        self, task: str, first: int, last: int, capacity: int, sampling: Sampling, history: Sequence[int]
-    ) -> None:
+    def open(self, task: str, first: int, last: int, capacity: int, sampling: Sampling, history: Sequence[int]) -> None:
         """Reserve a KV slot of ``capacity`` positions for a request on the stage ``first..last``.
 
         ``history`` are prompt and generated ids so far (used by the last stage for penalties and positions of the
