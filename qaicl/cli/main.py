@@ -17,6 +17,7 @@ class Root(LazyGroup):
 
     table: ClassVar[dict[str, tuple[str, str]]] = {
         "config": ("qaicl.cli.config", "Show the settings and where each comes from"),
+        "oracle": ("qaicl.cli.oracle", "Collect market data, report on it, assess risk"),
     }
 
 
