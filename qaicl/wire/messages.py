@@ -168,11 +168,11 @@ class Release(Message, frozen=True):
 
 
 class Emergency(Message, frozen=True):
-    """Stop all work now and take none until further notice (``drain``), or take work again (``resume``)."""
+    """Take no new work (``drain``), take work again (``resume``), or end in good order now (``stop``)."""
 
     epoch: int
     leader: str
-    action: Literal["drain", "resume"]
+    action: Literal["drain", "resume", "stop"]
 
 
 # --- node to leader ------------------------------------------------------------------------------
@@ -193,6 +193,7 @@ class Heartbeat(Message, frozen=True):
     load: Load
     tasks: tuple[tuple[str, int], ...]
     unreachable: tuple[str, ...]
+    draining: bool = False
 
 
 class Tokens(Message, frozen=True):
@@ -283,7 +284,7 @@ class PlanQuery(Message, frozen=True):
 
 
 class NodeCommand(Message, frozen=True):
-    """``drain``: finish what runs, take nothing new; ``resume``: take work again; ``remove``: drain and forget."""
+    """``drain``: finish what runs, take nothing new; ``resume``: take work again; ``remove``: end it and forget it."""
 
     node: str
     action: Literal["drain", "resume", "remove"]
