@@ -1,0 +1,5 @@
+"""``python -m qaicl``."""
+
+from qaicl.cli.main import main
+
+main()

@@ -1,0 +1,110 @@
+"""Detached processes that outlive the command that started them, known by pid and start time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A started process. The start time tells it from a later process with the same pid."""
+
+    name: str
+    kind: str
+    pid: int
+    started: float
+    bind: str = ""
+
+
+def spawn(
+    directory: Path, name: str, kind: str, command: Sequence[str], environ: Mapping[str, str], bind: str = ""
+) -> Running:
+    """Start a process in a session of its own; its output goes to ``<name>.log``, its record to ``<name>.json``."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (directory / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environ),
+            start_new_session=True,
+            close_fds=True,
+        )
+    running = Running(name, kind, process.pid, psutil.Process(process.pid).create_time(), bind)
+    temporary = directory / f".{name}.json"
+    temporary.write_bytes(msgspec.json.encode(running))
+    temporary.replace(directory / f"{name}.json")
+    return running
+
+
+def known(directory: Path) -> list[Running]:
+    """The recorded processes of a directory, dead or alive, by name."""
+    if not directory.is_dir():
+        return []
+    return [msgspec.json.decode(path.read_bytes(), type=Running) for path in sorted(directory.glob("*.json"))]
+
+
+def alive(running: Running) -> bool:
+    """Does that very process still run?"""
+    try:
+        process = psutil.Process(running.pid)
+        return process.create_time() == running.started and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end(processes: Sequence[Running], patience: float = 5.0) -> list[Running]:
+    """Ask processes to end, wait, and kill those that did not.
+
+    Returns:
+        Those that had to be killed.
+    """
+    waiting = [running for running in processes if alive(running)]
+    for running in waiting:
+        _signal(running, signal.SIGCONT)
+        _signal(running, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while (waiting := [running for running in waiting if alive(running)]) and time.monotonic() < deadline:
+        _reap(waiting)
+        time.sleep(0.02)
+    for running in waiting:
+        _signal(running, signal.SIGKILL)
+    deadline = time.monotonic() + patience
+    left = waiting
+    while (left := [running for running in left if alive(running)]) and time.monotonic() < deadline:
+        _reap(left)
+        time.sleep(0.02)
+    return waiting
+
+
+def _signal(running: Running, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(running.pid, number)
+
+
+def _reap(processes: Sequence[Running]) -> None:
+    for running in processes:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(running.pid, os.WNOHANG)
+
+
+def forget(directory: Path, running: Running) -> None:
+    """Remove the record."""
+    (directory / f"{running.name}.json").unlink(missing_ok=True)
+
+
+def tail(directory: Path, name: str, lines: int = 5) -> str:
+    """The end of a process's log."""
+    path = directory / f"{name}.log"
+    if not path.is_file():
+        return ""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
