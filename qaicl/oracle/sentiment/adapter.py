@@ -1,0 +1,78 @@
+"""The adapter file: a few megabytes of safetensors, float16, with its card in the header."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from qaicl.errors import DamagedFileError, ModelMissingError
+
+SHIPPED = Path(__file__).with_name("data") / "adapter.safetensors"
+
+
+class AdapterCard(msgspec.Struct, frozen=True):
+    """What an adapter is and where it comes from."""
+
+    rank: int
+    alpha: float
+    temperature: float
+    """Divisor of the logits, set on examples kept back from training."""
+    base: str
+    """Digest of the base encoder (`base_digest`)."""
+    recipe: str
+    """The training recipe as JSON."""
+    data: str
+    run: str
+    """Digest of base, data and recipe; the adapter's version."""
+
+
+def base_digest(directory: Path) -> str:
+    """SHA-256 of a model directory's weights file, 16 hex digits.
+
+    Raises:
+        ModelMissingError: there are no weights.
+    """
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise ModelMissingError(
+            f"no weights in {directory}",
+            why="model.safetensors is not there",
+            fix="run: qaicl model pull all-minilm-l6-v2",
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def save(path: Path, tensors: dict[str, Tensor], card: AdapterCard) -> None:
+    """Write an adapter; the file appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    metadata = {key: str(value) for key, value in msgspec.to_builtins(card).items()}
+    save_file({name: value.to(torch.float16).contiguous() for name, value in tensors.items()}, str(partial), metadata)
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], AdapterCard]:
+    """An adapter's tensors (float16) and card.
+
+    Raises:
+        ModelMissingError: there is no such file.
+        DamagedFileError: it is not an adapter.
+    """
+    if not path.is_file():
+        raise ModelMissingError(
+            f"no sentiment adapter at {path}", why="the file is not there", fix="run: qaicl oracle train --help"
+        )
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            card = msgspec.convert(file.metadata() or {}, AdapterCard, strict=False)
+            return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118
+    except (SafetensorError, msgspec.ValidationError) as error:
+        raise DamagedFileError(
+            f"{path} is not a sentiment adapter", why=str(error), fix="restore the file, or train: qaicl oracle train"
+        ) from error
