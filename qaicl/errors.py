@@ -181,3 +181,68 @@ class StoreError(ClusterError, UnreachableError):
 
 class PortTakenError(ClusterError):
     """Another process listens on the port."""
+
+
+# --- oracle --------------------------------------------------------------------------------------
+
+
+class OracleError(QaiclError):
+    """The oracle could not do what was asked."""
+
+
+class NothingStoredError(OracleError):
+    """No observation is stored that the question could be answered from."""
+
+
+class UnknownAssetError(OracleError, UsageError):
+    """The settings name no such asset."""
+
+    exit_code = 2
+
+
+class OracleStoreError(OracleError, UnreachableError):
+    """The oracle's database does not answer, refused, or is damaged."""
+
+    exit_code = 4
+
+
+class BadDatasetError(OracleError, UsageError):
+    """A file of labelled text or of history does not fit."""
+
+    exit_code = 2
+
+
+class TooLittleHistoryError(OracleError):
+    """There are not enough candles for what was asked."""
+
+
+class SourceError(OracleError, UnreachableError):
+    """A source did not answer with usable data.
+
+    Args:
+        source: the source's name.
+        retry_after: seconds after which the source may be asked again; None: the usual back-off.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, what: str, *, source: str, retry_after: float | None = None, why: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.source = source
+        self.retry_after = retry_after
+
+
+class BadReplyError(SourceError):
+    """The source answered with something that is not what its documentation says."""
+
+
+class QuotaError(SourceError):
+    """The source's quota is used up, or it told us to wait."""
+
+
+class KeyRefusedError(SourceError, NotAuthorisedError):
+    """The source wants an API key or refused the one it got."""
+
+    exit_code = 5

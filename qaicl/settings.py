@@ -86,6 +86,75 @@ class ModelSettings(Section, frozen=True):
     hub: str = "https://huggingface.co"
 
 
+class AssetSettings(Section, frozen=True):
+    """What an asset is called by each source."""
+
+    names: tuple[str, ...] = ()
+    """Words that name it in a headline; the asset's own key always counts."""
+    coingecko: str = ""
+    """CoinGecko's coin id; empty: not asked there."""
+    markets: dict[str, str] = {}
+    """Exchange (a ccxt id) to unified symbol, such as ``{mexc = "QUBIC/USDT"}``."""
+    network: Literal["", "qubic"] = ""
+    """The network whose figures belong to it."""
+
+
+ASSETS: dict[str, AssetSettings] = {
+    "qubic": AssetSettings(
+        names=("qubic",),
+        coingecko="qubic-network",
+        markets={"mexc": "QUBIC/USDT", "gateio": "QUBIC/USDT"},
+        network="qubic",
+    ),
+    "bitcoin": AssetSettings(
+        names=("bitcoin", "btc"), coingecko="bitcoin", markets={"mexc": "BTC/USDT", "gateio": "BTC/USDT"}
+    ),
+}
+FEEDS: dict[str, str] = {
+    "coindesk": "https://www.coindesk.com/arc/outboundfeeds/rss/",
+    "cointelegraph": "https://cointelegraph.com/rss",
+    "decrypt": "https://decrypt.co/feed",
+}
+
+
+class OracleSettings(Section, frozen=True):
+    """What the oracle collects, how often, and when a figure is too old.
+
+    API keys never stand here: see :mod:`qaicl.oracle.keys`.
+    """
+
+    assets: dict[str, AssetSettings] = msgspec.field(default_factory=lambda: dict(ASSETS))
+    disabled_sources: tuple[str, ...] = ()
+    endpoints: dict[str, str] = {}
+    """Source to root URL, in place of its public one."""
+    coingecko_plan: Literal["demo", "pro"] = "demo"
+    feeds: dict[str, str] = msgspec.field(default_factory=lambda: dict(FEEDS))
+    """RSS or Atom feeds, name to URL."""
+    candle_interval: Literal["5m", "15m", "1h", "4h", "1d"] = "1h"
+    history_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 30
+    """How far back holes are filled."""
+    retention_days: Annotated[int, msgspec.Meta(ge=1)] = 400
+    refresh_every: Seconds = 3600.0
+    risk_every: Seconds = 3600.0
+    min_sources: Count = 2
+    """Fewer agreeing sources make a figure DEGRADED."""
+    price_max_age: Seconds = 7200.0
+    network_max_age: Seconds = 7200.0
+    mood_max_age: Seconds = 172_800.0
+    headlines_max_age: Seconds = 172_800.0
+    request_timeout: Seconds = 15.0
+    """For one whole reply, not only its first byte."""
+    max_reply_bytes: Count = 33_554_432
+    calls_a_minute: dict[str, Count] = {}
+    """Source to limit, in place of the built-in one."""
+    calls_a_day: dict[str, Count] = {}
+    keys_file: str = ""
+    """TOML ``coingecko = "..."``, readable by its owner only; environment variables win over it."""
+    database_url: str = ""
+    """A SQLAlchemy URL without a password; empty: SQLite below the data directory."""
+    database_password_file: str = ""
+
+
 class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All sections."""
 
@@ -95,6 +164,7 @@ class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     liveness: LivenessSettings = LivenessSettings()
     limits: LimitSettings = LimitSettings()
     models: ModelSettings = ModelSettings()
+    oracle: OracleSettings = OracleSettings()
 
 
 @dataclass(frozen=True)
