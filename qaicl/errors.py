@@ -109,6 +109,12 @@ class UnknownModelError(ModelError, UsageError):
     exit_code = 2
 
 
+class CatalogueError(ModelError, UsageError):
+    """An entry of the model catalogue does not fit."""
+
+    exit_code = 2
+
+
 class ModelMissingError(ModelError):
     """The model is in the catalogue but not in the local store."""
 
@@ -119,6 +125,18 @@ class DamagedFileError(ModelError):
 
 class DownloadError(ModelError):
     """A download failed for good; what arrived is kept for resuming."""
+
+
+class DownloadUnreachableError(DownloadError, UnreachableError):
+    """The place a model comes from does not answer."""
+
+    exit_code = 4
+
+
+class DownloadRefusedError(DownloadError, NotAuthorisedError):
+    """The place a model comes from wants a token, or refused the one it got."""
+
+    exit_code = 5
 
 
 class NoSpaceError(ModelError):
@@ -171,6 +189,18 @@ class RequestFailedError(ClusterError):
 
 class WireError(ClusterError):
     """A message could not be sent, or what arrived is not one."""
+
+
+class BadFrame(WireError):  # noqa: N818 - the field's word
+    """What arrived is not a message of this protocol; drop it.
+
+    Args:
+        reason: one of a few fixed words, for counting.
+    """
+
+    def __init__(self, reason: str, *, why: str = "") -> None:
+        super().__init__(f"dropped a frame ({reason})", why=why)
+        self.reason = reason
 
 
 class StoreError(ClusterError, UnreachableError):
@@ -246,3 +276,60 @@ class KeyRefusedError(SourceError, NotAuthorisedError):
     """The source wants an API key or refused the one it got."""
 
     exit_code = 5
+
+
+# --- provisioning --------------------------------------------------------------------------------
+
+
+class ProvisionError(QaiclError):
+    """Bringing machines to their described state failed."""
+
+
+class InventoryError(ProvisionError, UsageError):
+    """The inventory file is wrong; ``why`` has the line number."""
+
+    exit_code = 2
+
+
+class PlaybookError(ProvisionError, UsageError):
+    """A playbook is wrong."""
+
+    exit_code = 2
+
+
+class SecretError(ProvisionError, UsageError):
+    """A secret that the inventory refers to cannot be read."""
+
+    exit_code = 2
+
+
+class HostUnreachableError(ProvisionError, UnreachableError):
+    """A machine does not answer over SSH, or stopped answering."""
+
+    exit_code = 4
+
+
+class HostRefusedError(ProvisionError, NotAuthorisedError):
+    """A machine showed another host key than the pinned one, or refused our key or sudo password."""
+
+    exit_code = 5
+
+
+class UnsupportedHostError(ProvisionError):
+    """The machine's distribution or hardware is not one that the playbooks know."""
+
+
+class StepFailedError(ProvisionError):
+    """A command on a machine failed."""
+
+
+class LockedError(ProvisionError):
+    """Another controller works on the machine."""
+
+
+class StalePlanError(ProvisionError):
+    """The machines no longer are as they were when the plan was made."""
+
+
+class BundleError(ProvisionError):
+    """What the machines shall install could not be gathered, or arrived damaged."""
