@@ -78,7 +78,7 @@ def heartbeat(state: State, name: str, message: wire.Heartbeat, now: float) -> l
     actions: list[Action] = []
     node.last_heard = now
     node.load = message.load
-    if node.status is NodeStatus.dead:
+    if node.status in (NodeStatus.dead, NodeStatus.joining):
         node.status = NodeStatus.alive
         actions.append(Note("info", "node-back", {"node": name}))
         actions += _introduce(state)

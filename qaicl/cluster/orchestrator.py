@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qaicl.cluster import clients, membership, requests, status
-from qaicl.cluster.actions import Action, Note, SendClient, StepDown, StoreLoad, StoreLoadOpen
+from qaicl.cluster.actions import Action, Note, SendClient, StepDown, StoreLoad, StoreLoadOpen, StoreReassert
 from qaicl.cluster.events import (
     ClientSent,
     Event,
@@ -129,8 +129,14 @@ def _store_up(state: State) -> list[Action]:
         actions.append(StoreLoadOpen())
         for request in list(state.requests):
             actions.extend(requests.reassert(state, request))
+        actions += _reassert_ended(state)
         actions += [StoreLoad(request) for request in state.lookups]
     return actions
+
+
+def _reassert_ended(state: State) -> list[Action]:
+    """Outcomes that clients have heard are put back where a failover of the store lost them."""
+    return [StoreReassert(ended.spec, ended.tokens, ended.outcome) for ended in state.ended.values()]
 
 
 def _lead(state: State, epoch: int, now: float) -> list[Action]:
@@ -143,7 +149,7 @@ def _lead(state: State, epoch: int, now: float) -> list[Action]:
     for node in state.nodes.values():
         node.last_heard = now
     checks = [membership.check(state, name) for name in state.nodes]
-    return [Note("info", "leading", {"epoch": epoch}), StoreLoadOpen(), *checks]
+    return [Note("info", "leading", {"epoch": epoch}), *_reassert_ended(state), StoreLoadOpen(), *checks]
 
 
 def _follow(state: State, leader: str, epoch: int) -> list[Action]:

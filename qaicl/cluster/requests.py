@@ -99,7 +99,7 @@ def loaded(state: State, request: str, stored: StoredRequest | None, now: float)
         return _adopt(state, stored, now)
     if view is not None and view.phase is Phase.loading:
         del state.requests[request]
-    ended = Ended(stored.outcome, stored.tokens)
+    ended = Ended(stored.spec, stored.tokens, stored.outcome)
     _keep(state, ended)
     return [action for client, have in waiting.items() for action in clients.replay(ended, client, have, state.epoch)]
 
@@ -132,7 +132,7 @@ def finished(state: State, request: str) -> list[Action]:
     actions = [action for client in view.clients for action in clients.backlog(view, client)]
     actions += [SendClient(client, wire.Completed(view.outcome)) for client in view.clients]
     del state.requests[request]
-    _keep(state, Ended(view.outcome, tuple(view.tokens)))
+    _keep(state, Ended(view.spec, tuple(view.tokens), view.outcome))
     state.count("failed" if view.outcome.error else "completed")
     return actions
 

@@ -111,8 +111,9 @@ class RequestView:
 class Ended:
     """A request that has ended, for clients that come back."""
 
-    outcome: Outcome
+    spec: RequestSpec
     tokens: tuple[Token, ...]
+    outcome: Outcome
 
 
 @dataclass(slots=True)
