@@ -37,8 +37,6 @@ class Kind(StrEnum):
     """Price, market capitalisation, volume, change: metrics ``price market_cap volume_24h change_24h``."""
     supply = "supply"
     """Fundamentals: metrics ``circulating_supply total_supply max_supply``."""
-    network = "network"
-    """A network's own figures, one metric a field of :class:`NetworkStats`."""
     mood = "mood"
     """Market mood: metric ``fear_greed`` (0 extreme fear .. 100 extreme greed)."""
     tone = "tone"
@@ -179,3 +177,68 @@ def utc(moment: datetime) -> datetime:
 def digest(body: bytes) -> str:
     """SHA-256 of a raw reply, in hex."""
     return hashlib.sha256(body).hexdigest()
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """A bar that the exchange itself does not have: nobody traded, or it was down."""
+
+    source: str
+    asset: str
+    interval: Interval
+    closed_at: datetime
+
+
+class Validator(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send so that an unchanged reply is answered with 304."""
+
+    url: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply, or a record of it, that could not be believed."""
+
+    reason: str
+    body: str
+    sha256: str
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one reply of a source came to; stored wholly or not at all."""
+
+    source: str
+    observations: tuple[Observation, ...] = ()
+    candles: tuple[Candle, ...] = ()
+    headlines: tuple[Headline, ...] = ()
+    network: tuple[NetworkStats, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    validators: tuple[Validator, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """How many records a batch added or corrected."""
+
+    observations: int = 0
+    candles: int = 0
+    headlines: int = 0
+    network: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: Stored) -> Stored:
+        return Stored(**{f: getattr(self, f) + getattr(other, f) for f in self.__struct_fields__})
+
+
+class SourceHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source has been doing."""
+
+    source: str
+    last_success: datetime | None = None
+    last_failure: datetime | None = None
+    reason: str = ""
+    """Why it last failed; empty after a success."""
+    failures: int = 0
+    """Failures in a row."""
+    blocked_until: datetime | None = None
+    """The circuit breaker or a Retry-After keeps it from being asked before."""
