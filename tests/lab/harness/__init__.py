@@ -1,0 +1,1 @@
+"""Three real Debian machines on one: namespaces, overlays and systemd-nspawn, torn down without a trace."""
