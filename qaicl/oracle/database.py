@@ -1,4 +1,4 @@
-"""Opening the oracle's database: SQLite in the data directory, or any PostgreSQL by URL; always at the newest schema."""
+"""Opening the oracle's database: SQLite in the data directory, or PostgreSQL by URL; always at the newest schema."""
 
 from __future__ import annotations
 

@@ -1,0 +1,422 @@
+"""What the oracle knows, in a database: every record once, however often it is stored.
+
+One batch is one transaction, so a process killed at any moment leaves whole batches only. Times are aware UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, delete, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.pool import StaticPool
+
+from qaicl.oracle import database, tables
+from qaicl.oracle.observations import (
+    INTERVALS,
+    Batch,
+    Headline,
+    HeadlineKind,
+    Interval,
+    Kind,
+    NetworkStats,
+    Observation,
+    Rejected,
+    SourceHealth,
+    Stored,
+    Validator,
+)
+from qaicl.settings import OracleSettings, Paths
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("open", "high", "low", "close", "volume")
+KEPT_BODY = 16_384
+"""Characters of a rejected reply that are kept."""
+
+
+class Store:
+    """Reads and writes the oracle's records.
+
+    Every method raises OracleStoreError where the database fails.
+    """
+
+    def __init__(self, engine: Engine, *, recorded: bool = False) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+        self.recorded = recorded
+        """True for the records that ship with the project, see :mod:`qaicl.oracle.recorded`."""
+
+    @classmethod
+    def open(cls, settings: OracleSettings, paths: Paths, context: str) -> Store:
+        """The store of a context, created or migrated where need be."""
+        return cls(database.connect(database.database_url(settings, paths, context)))
+
+    @classmethod
+    def in_memory(cls, *, recorded: bool = False) -> Store:
+        """An empty store that lives as long as this object."""
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        database.prepare_sqlite(engine)
+        with engine.execution_options(writes=True).begin() as connection:
+            tables.metadata.create_all(connection)
+        return cls(engine, recorded=recorded)
+
+    @property
+    def url(self) -> URL:
+        """Where the database is; print it only with its password hidden."""
+        return self._engine.url
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection inside a read transaction."""
+        with database.translated(self.url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection inside a write transaction; committed at the end, rolled back on any error."""
+        with database.translated(self.url), self._writer.begin() as connection:
+            yield connection
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def add(self, batch: Batch, *, now: datetime) -> Stored:
+        """Store a batch wholly or not at all, the source's success with it.
+
+        A record that is known already changes nothing; a candle or figure that the source has corrected since is
+        replaced.
+
+        Returns:
+            How many records were new or corrected.
+        """
+        with self.writing() as connection:
+            stored = Stored(
+                observations=upsert(connection, tables.observations, [_row(o) for o in batch.observations], ("value",)),
+                candles=upsert(connection, tables.candles, [_row(c) for c in batch.candles], COLUMNS),
+                headlines=upsert(connection, tables.headlines, [_headline_row(h) for h in batch.headlines], ()),
+                network=upsert(connection, tables.network, [_row(n) for n in batch.network], ("tick", "epoch")),
+                rejected=len(batch.rejected),
+            )
+            upsert(connection, tables.gaps, [_row(gap) for gap in batch.gaps], ())
+            rows = [{**_row(v), "stored_at": now} for v in batch.validators]
+            upsert(connection, tables.validators, rows, ("etag", "last_modified", "stored_at"))
+            for rejected in batch.rejected:
+                _quarantine(connection, batch.source, rejected, now)
+        return stored
+
+    def prune(self, before: datetime) -> int:
+        """Forget observations, candles, headlines, quarantined replies from before a moment. Returns how many."""
+        expired = (
+            (tables.observations, tables.observations.c.observed_at),
+            (tables.candles, tables.candles.c.closed_at),
+            (tables.gaps, tables.gaps.c.closed_at),
+            (tables.headlines, tables.headlines.c.published_at),
+            (tables.network, tables.network.c.observed_at),
+            (tables.quarantine, tables.quarantine.c.last_seen),
+        )
+        with self.writing() as connection:
+            count = sum(connection.execute(delete(table).where(column < before)).rowcount for table, column in expired)
+            day = before.date().isoformat()
+            connection.execute(delete(tables.quotas).where(tables.quotas.c.day < day))
+        return count
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def observations(
+        self, metric: str, start: datetime, end: datetime, *, asset: str | None = None
+    ) -> list[Observation]:
+        """Observations of a metric with ``start <= observed_at < end``, oldest first, of one asset or all."""
+        table = tables.observations
+        query = select(table).where(table.c.metric == metric, table.c.observed_at >= start, table.c.observed_at < end)
+        if asset is not None:
+            query = query.where(table.c.asset == asset)
+        with self.reading() as connection:
+            return [_observation(row) for row in connection.execute(query.order_by(table.c.observed_at)).mappings()]
+
+    def latest(self, metric: str, asset: str, *, until: datetime | None = None) -> list[Observation]:
+        """Each source's newest observation of an asset's metric, up to and including ``until``."""
+        table = tables.observations
+        mine = [table.c.asset == asset, table.c.metric == metric]
+        if until is not None:
+            mine.append(table.c.observed_at <= until)
+        newest = select(table.c.source, func.max(table.c.observed_at).label("at")).where(*mine).group_by(table.c.source)
+        top = newest.subquery()
+        query = select(table).join(top, (table.c.source == top.c.source) & (table.c.observed_at == top.c.at))
+        with self.reading() as connection:
+            rows = connection.execute(query.where(*mine).order_by(table.c.source)).mappings()
+            return [_observation(row) for row in rows]
+
+    def candles(
+        self, asset: str, start: datetime, end: datetime, interval: Interval, *, source: str | None = None
+    ) -> pd.DataFrame:
+        """Finished bars with ``start < closed_at <= end``, of one source: mixing exchanges would mix their volumes.
+
+        Args:
+            source: an exchange; None takes the one with the most bars in that time.
+
+        Returns:
+            Columns open, high, low, close, volume (float64), indexed by UTC close time (``closed_at``), ascending.
+            ``attrs``: ``source``, ``quote``, ``interval``, ``missing`` (bars lacking between the first and the
+            last), ``hashes`` (of the replies). Empty without data.
+        """
+        import pandas as pd
+
+        table = tables.candles
+        mine = [
+            table.c.asset == asset,
+            table.c.interval == interval,
+            table.c.closed_at > start,
+            table.c.closed_at <= end,
+        ]
+        with self.reading() as connection:
+            if source is None:
+                count = select(table.c.source).where(*mine).group_by(table.c.source)
+                source = connection.execute(count.order_by(func.count().desc(), table.c.source)).scalar() or ""
+            query = select(table).where(*mine, table.c.source == source).order_by(table.c.closed_at)
+            rows = connection.execute(query).mappings().all()
+        index = pd.DatetimeIndex([row["closed_at"] for row in rows], name="closed_at", tz="UTC")
+        frame = pd.DataFrame({c: [row[c] for row in rows] for c in COLUMNS}, index=index, dtype="float64")
+        expected = int((index[-1] - index[0]) / INTERVALS[interval]) + 1 if rows else 0
+        frame.attrs = {
+            "source": source,
+            "quote": rows[-1]["quote"] if rows else "",
+            "interval": interval,
+            "missing": expected - len(rows),
+            "hashes": sorted({row["sha256"] for row in rows}),
+            "recorded": any(row["recorded"] for row in rows),
+        }
+        return frame
+
+    def last_closes(self, asset: str, *, until: datetime) -> list[Observation]:
+        """Each exchange's newest candle close up to ``until``, as price observations."""
+        table = tables.candles
+        newest = select(table.c.source, func.max(table.c.closed_at).label("at"))
+        top = newest.where(table.c.asset == asset, table.c.closed_at <= until).group_by(table.c.source).subquery()
+        query = select(table).join(top, (table.c.source == top.c.source) & (table.c.closed_at == top.c.at))
+        with self.reading() as connection:
+            rows = connection.execute(query.where(table.c.asset == asset)).mappings().all()
+        return [
+            Observation(
+                source=row["source"],
+                kind=Kind.price,
+                asset=asset,
+                metric="price",
+                observed_at=row["closed_at"],
+                fetched_at=row["fetched_at"],
+                sha256=row["sha256"],
+                value=row["close"],
+                unit=row["quote"],
+                recorded=row["recorded"],
+            )
+            for row in rows
+        ]
+
+    def headlines(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        asset: str | None = None,
+        kind: HeadlineKind | None = None,
+    ) -> list[Headline]:
+        """Headlines with ``start <= published_at < end``, oldest first.
+
+        Args:
+            asset: only those that name this asset; None: all.
+        """
+        table = tables.headlines
+        query = select(table).where(table.c.published_at >= start, table.c.published_at < end)
+        if kind is not None:
+            query = query.where(table.c.kind == kind)
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(table.c.published_at, table.c.key)).mappings()
+            found = [_headline(row) for row in rows]
+        return [h for h in found if asset is None or asset in h.assets]
+
+    def network(self, asset: str, start: datetime, end: datetime) -> list[NetworkStats]:
+        """A network's figures with ``start <= observed_at < end``, oldest first."""
+        table = tables.network
+        mine = [table.c.asset == asset, table.c.observed_at >= start, table.c.observed_at < end]
+        with self.reading() as connection:
+            rows = connection.execute(select(table).where(*mine).order_by(table.c.observed_at)).mappings()
+            return [NetworkStats(**row) for row in rows]
+
+    def as_of(self, asset: str) -> datetime | None:
+        """When the newest price, candle or network figure of an asset was observed; None: nothing is stored."""
+        t = tables
+        queries = (
+            select(func.max(t.candles.c.closed_at)).where(t.candles.c.asset == asset),
+            select(func.max(t.observations.c.observed_at)).where(
+                t.observations.c.asset == asset, t.observations.c.metric == "price"
+            ),
+            select(func.max(t.network.c.observed_at)).where(t.network.c.asset == asset),
+        )
+        with self.reading() as connection:
+            moments = [connection.execute(query).scalar() for query in queries]
+        return max((moment for moment in moments if moment is not None), default=None)
+
+    def assets(self) -> list[str]:
+        """Every asset that candles, prices or network figures are stored of."""
+        t = tables
+        queries = (
+            select(t.candles.c.asset).distinct(),
+            select(t.observations.c.asset).where(t.observations.c.metric == "price").distinct(),
+            select(t.network.c.asset).distinct(),
+        )
+        with self.reading() as connection:
+            return sorted({str(name) for query in queries for name in connection.execute(query).scalars()})
+
+    def missing(
+        self, asset: str, interval: Interval, source: str, start: datetime, end: datetime
+    ) -> list[tuple[datetime, datetime]]:
+        """Runs of bars that are not stored and not known to be lacking at the exchange.
+
+        Returns:
+            (first, last) close times, both inclusive, oldest first; bars close at multiples of the interval.
+        """
+        step = INTERVALS[interval]
+        with self.reading() as connection:
+            known: set[datetime] = set()
+            for table in (tables.candles, tables.gaps):
+                query = select(table.c.closed_at).where(
+                    table.c.asset == asset,
+                    table.c.interval == interval,
+                    table.c.source == source,
+                    table.c.closed_at > start,
+                    table.c.closed_at <= end,
+                )
+                known.update(connection.execute(query).scalars())
+        runs: list[tuple[datetime, datetime]] = []
+        bar = floor(start, step) + step
+        while bar <= end:
+            if bar not in known:
+                if runs and runs[-1][1] == bar - step:
+                    runs[-1] = (runs[-1][0], bar)
+                else:
+                    runs.append((bar, bar))
+            bar += step
+        return runs
+
+    def validator(self, url: str) -> Validator | None:
+        """What to send so that the source can answer 304."""
+        table = tables.validators
+        with self.reading() as connection:
+            row = connection.execute(select(table).where(table.c.url == url)).mappings().one_or_none()
+        if row is None:
+            return None
+        return Validator(url=row["url"], etag=row["etag"], last_modified=row["last_modified"])
+
+    def quarantined(self) -> list[tuple[str, str, int, datetime]]:
+        """(source, reason, times, last seen) of what could not be believed, newest first."""
+        table = tables.quarantine
+        query = select(table.c.source, table.c.reason, table.c.times, table.c.last_seen)
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(table.c.last_seen.desc())).all()
+        return [(row.source, row.reason, row.times, row.last_seen) for row in rows]
+
+    # --- sources: health and quotas --------------------------------------------------------------
+
+    def health(self) -> dict[str, SourceHealth]:
+        """Every source's health, by name."""
+        with self.reading() as connection:
+            rows = connection.execute(select(tables.sources)).mappings()
+            return {row["source"]: SourceHealth(**row) for row in rows}
+
+    def set_health(self, health: SourceHealth) -> None:
+        """Remember a source's health."""
+        row = _row(health)
+        with self.writing() as connection:
+            upsert(connection, tables.sources, [row], tuple(name for name in row if name != "source"))
+
+    def take(self, source: str, day: str, limit: int | None) -> bool:
+        """Count one call to a source on a UTC day.
+
+        Returns:
+            False where ``limit`` calls were counted already; then nothing is counted.
+        """
+        table = tables.quotas
+        mine = (table.c.source == source) & (table.c.day == day)
+        with self.writing() as connection:
+            upsert(connection, table, [{"source": source, "day": day, "calls": 0}], ())
+            update = table.update().where(mine).values(calls=table.c.calls + 1)
+            if limit is not None:
+                update = update.where(table.c.calls < limit)
+            return connection.execute(update).rowcount == 1
+
+    def taken(self, source: str, day: str) -> int:
+        """Calls counted on a UTC day."""
+        table = tables.quotas
+        with self.reading() as connection:
+            query = select(table.c.calls).where(table.c.source == source, table.c.day == day)
+            return int(connection.execute(query).scalar() or 0)
+
+
+def floor(moment: datetime, step: timedelta) -> datetime:
+    """The last multiple of ``step`` since the epoch, not after the moment."""
+    seconds = int(step.total_seconds())
+    return moment - timedelta(seconds=int(moment.timestamp()) % seconds, microseconds=moment.microsecond)
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]], changed: tuple[str, ...]) -> int:
+    """Insert rows; where the key exists, replace the row if a column of ``changed`` differs.
+
+    Returns:
+        How many rows were inserted or replaced.
+    """
+    if not rows:
+        return 0
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    key = [column.name for column in table.primary_key.columns]
+    statement: Any = dialect.insert(table)
+    if changed:
+        others = [column.name for column in table.columns if column.name not in key]
+        statement = statement.on_conflict_do_update(
+            index_elements=key,
+            set_={name: statement.excluded[name] for name in others},
+            where=or_(*(table.c[name].is_distinct_from(statement.excluded[name]) for name in changed)),
+        )
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=key)
+    unique = {tuple(row[name] for name in key): row for row in rows}
+    return max(0, connection.execute(statement, list(unique.values())).rowcount)
+
+
+def _row(record: msgspec.Struct) -> dict[str, Any]:
+    return msgspec.structs.asdict(record)
+
+
+def _headline_row(headline: Headline) -> dict[str, Any]:
+    return {**_row(headline), "key": headline.key, "assets": " ".join(headline.assets)}
+
+
+def _headline(row: Any) -> Headline:
+    fields = {name: row[name] for name in Headline.__struct_fields__}
+    return Headline(**{**fields, "assets": tuple(fields["assets"].split())})
+
+
+def _observation(row: Any) -> Observation:
+    return Observation(**{**row, "kind": Kind(row["kind"])})
+
+
+def _quarantine(connection: Connection, source: str, rejected: Rejected, now: datetime) -> None:
+    table = tables.quarantine
+    key = {"source": source, "sha256": rejected.sha256, "reason": rejected.reason}
+    row = {**key, "body": rejected.body[:KEPT_BODY], "first_seen": now, "last_seen": now, "times": 0}
+    upsert(connection, table, [row], ())
+    mine = [table.c[name] == value for name, value in key.items()]
+    connection.execute(table.update().where(*mine).values(times=table.c.times + 1, last_seen=now))
