@@ -148,7 +148,9 @@ class Connection:
                 channel_timeout=timeout,
             )
         except (paramiko.BadHostKeyException, paramiko.IncompatiblePeer) as error:
-            shown = f"it shows {fingerprint(error.key)}" if isinstance(error, paramiko.BadHostKeyException) else str(error)
+            shown = (
+                f"it shows {fingerprint(error.key)}" if isinstance(error, paramiko.BadHostKeyException) else str(error)
+            )
             raise HostRefusedError(
                 f"{host.name} shows another host key than the pinned one",
                 why=f"pinned is {fingerprint(pinned)}, {shown}; nothing was sent",

@@ -1,0 +1,83 @@
+"""``firewall``: an nftables table of our own, loaded now and at every boot.
+
+Other tables stay as they are. What is loaded is compared with what was loaded last time, so a rule that somebody
+added by hand is found as well as an edited file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from qaicl.provision.operations.base import (
+    STATE,
+    Arguments,
+    Change,
+    Command,
+    Operation,
+    Probe,
+    Situation,
+    quote,
+    unified,
+)
+from qaicl.provision.operations.paths import parse_path, path_probe, write_command
+
+PATH = "/etc/nftables.conf"
+LIVE = f"{STATE}/nftables.live"
+
+
+class Args(Arguments, frozen=True):
+    """Arguments of ``firewall``."""
+
+    table: str
+    content: str = ""
+    template: str = ""
+
+
+def probes(args: Args) -> tuple[Probe, ...]:
+    table = quote(args.table)
+    return (
+        path_probe(PATH),
+        Probe(
+            f"nftables:{args.table}",
+            f"nft -s list table inet {table} 2>/dev/null | sha256sum | cut -c1-64; cat {LIVE} 2>/dev/null || echo -; "
+            "systemctl is-enabled nftables 2>/dev/null || true",
+        ),
+    )
+
+
+def plan(args: Args, situation: Situation) -> Change | None:
+    now = parse_path(situation.found[f"path:{PATH}"])
+    live, recorded, enabled = [*situation.found[f"nftables:{args.table}"].stdout.split(), "", "", ""][:3]
+    content = args.content.encode()
+    # What was recorded belongs to one version of the file: both digests stand in the record.
+    digest = hashlib.sha256(content).hexdigest()
+    reasons = []
+    if now.sha256 != digest:
+        reasons.append(f"{PATH} differs")
+    if recorded != f"{digest}:{live}":
+        reasons.append("other rules are loaded")
+    if enabled != "enabled":
+        reasons.append("the rules are not loaded at boot")
+    if not reasons:
+        return None
+    table = quote(args.table)
+    load = Command(
+        f"set -e; install -d -m 0700 {STATE}; nft -c -f {PATH}; nft -f {PATH}\n"
+        "systemctl enable nftables >/dev/null 2>&1\n"
+        f'live=$(nft -s list table inet {table} | sha256sum | cut -c1-64); echo "{digest}:$live" > {LIVE}'
+    )
+    restore = (
+        (write_command(PATH, now.content, now.mode, now.owner, now.group), Command(f"nft -f {PATH}; rm -f {LIVE}"))
+        if now.kind == "file"
+        else (Command(f"rm -f {PATH} {LIVE}; nft delete table inet {table}"),)
+    )
+    return Change(
+        " and ".join(reasons),
+        (write_command(PATH, content, "0644", "root", "root"), load),
+        restore,
+        unified(now.text if now.kind == "file" else "", args.content, PATH),
+        (PATH,),
+    )
+
+
+OPERATION = Operation("firewall", Args, probes, plan)

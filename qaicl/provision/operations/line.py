@@ -1,0 +1,54 @@
+"""``line``: one line in a file that is somebody else's otherwise."""
+
+from __future__ import annotations
+
+import re
+
+from qaicl.provision.operations.base import Arguments, Change, Command, Operation, Probe, Situation, quote, unified
+from qaicl.provision.operations.file import AbsolutePath
+from qaicl.provision.operations.paths import parse_path, path_probe, write_command
+
+
+class Args(Arguments, frozen=True):
+    """Arguments of ``line``."""
+
+    path: AbsolutePath
+    line: str
+    match: str = ""
+    """Regular expression of the line to replace; the first that matches. Empty: a line equal to ``line``."""
+    absent: bool = False
+
+
+def probes(args: Args) -> tuple[Probe, ...]:
+    return (path_probe(args.path),)
+
+
+def plan(args: Args, situation: Situation) -> Change | None:
+    now = parse_path(situation.found[f"path:{args.path}"])
+    if not now.kind and args.absent:
+        return None
+    if now.kind not in ("", "file") or len(now.content) != now.size:
+        reason = f"{args.path} is not a text file of moderate size"
+        return Change(reason, (Command(f"echo {quote(reason)} >&2; exit 1"),))
+    lines = now.text.splitlines()
+    hits = [i for i, line in enumerate(lines) if (re.search(args.match, line) if args.match else line == args.line)]
+    if args.absent:
+        wanted = [line for i, line in enumerate(lines) if i not in hits]
+    elif hits:
+        wanted = [args.line if i == hits[0] else line for i, line in enumerate(lines)]
+    elif args.line in lines:
+        wanted = lines
+    else:
+        wanted = [*lines, args.line]
+    if wanted == lines:
+        return None
+    content = "".join(f"{line}\n" for line in wanted)
+    mode, owner, group = (now.mode, now.owner, now.group) if now.kind else ("0644", "root", "root")
+    restore = write_command(args.path, now.content, mode, owner, group)
+    undo = restore if now.kind else Command(f"rm -f {quote(args.path)}")
+    reason = f"{args.path} has a line too many" if args.absent else f"{args.path} lacks a line"
+    write = write_command(args.path, content.encode(), mode, owner, group)
+    return Change(reason, (write,), (undo,), unified(now.text, content, args.path), (args.path,))
+
+
+OPERATION = Operation("line", Args, probes, plan)

@@ -1,0 +1,70 @@
+"""``package``: packages of the distribution."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from qaicl.provision.operations.base import Arguments, Change, Command, Operation, Probe, Situation, quote
+
+APT = (
+    "DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y -o DPkg::Lock::Timeout=600 "
+    "-o Dpkg::Options::=--force-confold -o Acquire::Retries=2 -o Acquire::http::Timeout=20"
+)
+
+
+class Args(Arguments, frozen=True):
+    """Arguments of ``package``."""
+
+    names: Annotated[list[str], msgspec.Meta(min_length=1)]
+    absent: bool = False
+
+
+def probes(args: Args) -> tuple[Probe, ...]:
+    names = " ".join(quote(name) for name in args.names)
+    return (
+        Probe(
+            f"packages:{','.join(args.names)}",
+            f"dpkg-query -W -f '${{Package}} ${{db:Status-Abbrev}} ${{Version}}\\n' {names}; true",
+        ),
+    )
+
+
+def plan(args: Args, situation: Situation) -> Change | None:
+    installed: dict[str, str] = {}
+    for line in situation.found[f"packages:{','.join(args.names)}"].stdout.splitlines():
+        name, status, *version = line.split()
+        if status.startswith("ii"):
+            installed[name] = version[0] if version else ""
+    if args.absent:
+        present = [name for name in args.names if name in installed]
+        if not present:
+            return None
+        names = " ".join(quote(name) for name in present)
+        return Change(
+            f"{', '.join(present)} must not be installed",
+            (Command(f"{APT} remove {names}"),),
+            (Command(f"{APT} install --no-install-recommends {names}"),),
+            "\n".join(f"-{name} {installed[name]}" for name in present),
+            tuple(f"package:{name}" for name in present),
+        )
+    missing = [name for name in args.names if name not in installed]
+    if not missing:
+        return None
+    names = " ".join(quote(name) for name in missing)
+    install = (
+        "set -e; dpkg --configure -a\n"  # finishes what an interrupted run left half installed
+        f"{APT} -o APT::Update::Error-Mode=any update\n"
+        f"{APT} install --no-install-recommends {names}"
+    )
+    return Change(
+        f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
+        (Command(install, timeout=1800.0),),
+        (Command(f"{APT} remove {names}"),),
+        "\n".join(f"+{name}" for name in missing),
+        tuple(f"package:{name}" for name in missing),
+    )
+
+
+OPERATION = Operation("package", Args, probes, plan)

@@ -1,0 +1,63 @@
+"""``venv``: a virtual environment from wheels that lie on the host, and the link that makes it the current one."""
+
+from __future__ import annotations
+
+from qaicl.provision.operations.base import Arguments, Change, Command, Operation, Probe, Situation, quote
+from qaicl.provision.operations.file import AbsolutePath
+
+
+class Args(Arguments, frozen=True):
+    """Arguments of ``venv``."""
+
+    path: AbsolutePath
+    wheels: AbsolutePath
+    """Directory with the wheels and ``requirements.txt``, which pins each with its sha256."""
+    digest: str
+    """Of everything that shall be in it; another digest means to build it anew."""
+    link: str = ""
+    python: str = "/usr/bin/python3"
+
+
+def probes(args: Args) -> tuple[Probe, ...]:
+    return (
+        Probe(
+            f"venv:{args.path}",
+            f"cat {quote(args.path)}/.complete 2>/dev/null || echo -; "
+            f"{f'readlink {quote(args.link)} || echo -' if args.link else 'echo'}",
+        ),
+    )
+
+
+def plan(args: Args, situation: Situation) -> Change | None:
+    built, _, linked = (line.strip() for line in situation.found[f"venv:{args.path}"].stdout.partition("\n"))
+    path = quote(args.path)
+    commands: list[Command] = []
+    undo: list[Command] = []
+    reasons: tuple[str, ...] = ()
+    if built != args.digest:
+        # The marker comes last: an environment without it is half built and made anew.
+        build = (
+            f"set -e; umask 022; rm -rf {path}; install -d {quote(args.path.rpartition('/')[0] or '/')}\n"
+            f"{quote(args.python)} -m venv {path}\n"
+            f"{path}/bin/pip --disable-pip-version-check --no-cache-dir --quiet install --no-index --no-deps "
+            f"--require-hashes --find-links {quote(args.wheels)} -r {quote(args.wheels)}/requirements.txt\n"
+            f"sync -f {path}; echo {quote(args.digest)} > {path}/.complete"
+        )
+        commands.append(Command(build, timeout=1800.0))
+        undo.append(Command(f"rm -rf {path}"))
+        reasons.append(f"{args.path} is not built" if built == "-" else f"{args.path} holds something else")
+    if args.link and linked != args.path:
+        link = quote(args.link)
+        commands.append(Command(f"ln -sfnT {path} {link}.new && mv -fT {link}.new {link}"))
+        old = f"ln -sfnT {quote(linked)} {link}.new && mv -fT {link}.new {link}" if linked != "-" else f"rm -f {link}"
+        undo.insert(0, Command(old))
+        reasons.append(f"{args.link} points to {'nothing' if linked == '-' else linked}")
+    if not commands:
+        return None
+    diff = f"-{linked}\n+{args.path}" if args.link and linked != args.path else ""
+    return Change(
+        " and ".join(reasons), tuple(commands), tuple(undo), diff, tuple(filter(None, (args.path, args.link)))
+    )
+
+
+OPERATION = Operation("venv", Args, probes, plan)
