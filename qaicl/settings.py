@@ -84,6 +84,8 @@ class ModelSettings(Section, frozen=True):
 
     directory: str = ""
     hub: str = "https://huggingface.co"
+    token_file: str = ""
+    """The hub's token, in a file only its owner can read; the environment variable HF_TOKEN wins over it."""
 
 
 class AssetSettings(Section, frozen=True):
@@ -155,6 +157,22 @@ class OracleSettings(Section, frozen=True):
     database_password_file: str = ""
 
 
+class SentimentSettings(Section, frozen=True):
+    """How headlines are read."""
+
+    model: str = ""
+    """A sequence classifier of the model store, such as a pulled FinBERT; empty: the shipped adapter."""
+    adapter: str = ""
+    """An adapter file made by ``qaicl oracle train``; empty: the shipped one."""
+    half_life_hours: Seconds = 24.0
+    window_hours: Seconds = 168.0
+    """Older headlines are not read."""
+    social_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    """Weight of a social post beside a news story."""
+    outlet_weights: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
+    """Outlet, lower case, to weight; 1 where not named."""
+
+
 class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All sections."""
 
@@ -165,6 +183,7 @@ class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitSettings = LimitSettings()
     models: ModelSettings = ModelSettings()
     oracle: OracleSettings = OracleSettings()
+    sentiment: SentimentSettings = SentimentSettings()
 
 
 @dataclass(frozen=True)

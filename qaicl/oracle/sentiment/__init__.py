@@ -1,1 +1,1 @@
-"""The oracle's reading of headlines."""
+"""The oracle's reading of headlines. The entry is `qaicl.oracle.sentiment.service.assess`."""

@@ -24,18 +24,17 @@ ADAPTED = ("query", "key", "value", "dense")
 class LowRank(nn.Module):
     """A frozen linear layer plus a trainable product of rank ``rank``."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
         self.base = base
         self.down = nn.Parameter(torch.empty(rank, base.in_features))
         self.up = nn.Parameter(torch.zeros(base.out_features, rank))
-        self.dropout = nn.Dropout(dropout)
         self.scale = alpha / rank
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, hidden: Tensor) -> Tensor:
         plain: Tensor = self.base(hidden)
-        return plain + (self.dropout(hidden) @ self.down.T) @ self.up.T * self.scale
+        return plain + (hidden @ self.down.T) @ self.up.T * self.scale
 
 
 class Classifier(nn.Module):
@@ -93,14 +92,14 @@ def load_encoder(directory: Path) -> tuple[nn.Module, int]:
     return encoder, int(encoder.config.hidden_size)
 
 
-def adapt(encoder: nn.Module, rank: int, alpha: float, dropout: float) -> None:
+def adapt(encoder: nn.Module, rank: int, alpha: float) -> None:
     """Put a `LowRank` in place of every linear layer named in `ADAPTED`."""
     for parent in list(encoder.modules()):
         if isinstance(parent, LowRank):
             continue
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and name in ADAPTED:
-                setattr(parent, name, LowRank(child, rank, alpha, dropout))
+                setattr(parent, name, LowRank(child, rank, alpha))
 
 
 def trained_tensors(model: Classifier) -> dict[str, Tensor]:
@@ -126,7 +125,9 @@ def merge(model: Classifier, tensors: dict[str, Tensor], scale: float) -> None:
                 continue
             down = name.endswith(".down")
             target = parameters.get(name.removesuffix(".down") + ".weight" if down else name)
-            change = tensors[name.removesuffix("down") + "up"].float() @ value.float() * scale if down else value.float()
+            change = (
+                tensors[name.removesuffix("down") + "up"].float() @ value.float() * scale if down else value.float()
+            )
             if target is None or target.shape != change.shape:
                 raise UnsupportedModelError(
                     f"the sentiment adapter does not fit the encoder at {name}",

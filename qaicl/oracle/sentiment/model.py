@@ -1,0 +1,145 @@
+"""Scoring: texts to class probabilities, by the shipped adapter or by a classifier from the model store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from qaicl.errors import DamagedFileError, ModelMissingError, UnsupportedModelError
+from qaicl.oracle.sentiment.adapter import SHIPPED, base_digest, load
+from qaicl.oracle.sentiment.dataset import LABELS, Label
+from qaicl.oracle.sentiment.network import Classifier, load_encoder, merge
+from qaicl.oracle.sentiment.text import clean
+from qaicl.oracle.sentiment.tokens import Encoding
+from qaicl.oracle.sentiment.training import evaluate
+
+Probabilities = npt.NDArray[np.float64]
+"""Shape (texts, 3), columns in the order of `LABELS`, each row summing to one."""
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """What the model says about one text."""
+
+    label: Label
+    score: float
+    """P(positive) - P(negative), -1 to 1."""
+    confidence: float
+    """Probability of the label, calibrated by temperature."""
+    probabilities: dict[Label, float]
+
+
+class SentimentModel(Protocol):
+    """Anything that gives class probabilities; texts are cleaned by the caller's `score`."""
+
+    @property
+    def name(self) -> str:
+        """Which model this is, for reports."""
+
+    @property
+    def version(self) -> str:
+        """Which weights, for reports."""
+
+    def probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Class probabilities of clean texts."""
+
+
+class AdapterModel:
+    """The base encoder with an adapter merged into it."""
+
+    def __init__(self, base: Path, adapter: Path = SHIPPED) -> None:
+        tensors, card = load(adapter)
+        if base_digest(base) != card.base:
+            raise UnsupportedModelError(
+                f"the sentiment adapter does not fit the model in {base}",
+                why=f"it was trained on weights with the digest {card.base}",
+                fix="pull all-minilm-l6-v2 again, or train an adapter: qaicl oracle train",
+            )
+        encoder, width = load_encoder(base)
+        self._model = Classifier(encoder, width, len(LABELS))
+        merge(self._model, tensors, card.alpha / card.rank)
+        self._encoding = Encoding(base)
+        self._temperature = card.temperature
+        self.name = "all-minilm-l6-v2 with the qaicl sentiment adapter"
+        self.version = card.run
+
+    def probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Class probabilities of clean texts."""
+        if not texts:
+            return np.zeros((0, len(LABELS)))
+        logits = evaluate(self._model, self._encoding.ids(texts))
+        return (logits.double() / self._temperature).softmax(-1).numpy()
+
+
+class HubModel:
+    """A sequence classifier from the model store, such as FinBERT: three classes named like `LABELS`."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            config = json.loads((directory / "config.json").read_bytes())
+        except OSError as error:
+            raise ModelMissingError(
+                f"no model in {directory}", why=error.strerror or str(error), fix="run: qaicl model pull"
+            ) from error
+        except ValueError as error:
+            raise DamagedFileError(
+                f"{directory / 'config.json'} is not JSON", why=str(error), fix="pull the model again"
+            ) from error
+        names = {str(name).casefold(): int(number) for number, name in config.get("id2label", {}).items()}
+        if set(names) != set(LABELS):
+            raise UnsupportedModelError(
+                f"the model in {directory} is not a sentiment model",
+                why=f"its labels are {', '.join(sorted(names)) or 'missing'}",
+                fix=f"its config.json must name the labels {', '.join(LABELS)}",
+            )
+        self._columns = [names[label] for label in LABELS]
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+            self._model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+                str(directory), local_files_only=True, dtype=torch.float32
+            ).eval()
+        except (OSError, ValueError) as error:
+            raise UnsupportedModelError(
+                f"cannot load a classifier from {directory}",
+                why=str(error).splitlines()[0],
+                fix="pull the model again",
+            ) from error
+        self.name = directory.name
+        self.version = base_digest(directory)
+
+    def probabilities(self, texts: Sequence[str]) -> Probabilities:
+        """Class probabilities of clean texts."""
+        rows = [np.zeros((0, len(LABELS)))]
+        with torch.inference_mode():
+            for start in range(0, len(texts), 32):
+                batch = self._tokenizer(
+                    list(texts[start : start + 32]), padding=True, truncation=True, max_length=128, return_tensors="pt"
+                )
+                rows.append(self._model(**batch).logits.double().softmax(-1)[:, self._columns].numpy())
+        return np.concatenate(rows)
+
+
+def score(model: SentimentModel, texts: Sequence[str]) -> list[Scored]:
+    """Clean and score untrusted texts; a text with nothing left after cleaning is neutral with confidence 0."""
+    cleaned = [clean(text) for text in texts]
+    known = [index for index, text in enumerate(cleaned) if text]
+    table = dict(zip(known, model.probabilities([cleaned[index] for index in known]), strict=True))
+    return [_scored(table[index]) if index in table else EMPTY for index in range(len(cleaned))]
+
+
+EMPTY = Scored("neutral", 0.0, 0.0, {"negative": 0.0, "positive": 0.0, "neutral": 0.0})
+
+
+def _scored(row: npt.NDArray[np.float64]) -> Scored:
+    best = int(row.argmax())
+    named: dict[Label, float] = {label: float(value) for label, value in zip(LABELS, row, strict=True)}
+    return Scored(LABELS[best], named["positive"] - named["negative"], float(row[best]), named)
