@@ -16,7 +16,16 @@ class Root(LazyGroup):
     """Every top-level command; importing a command's module happens when it is run."""
 
     table: ClassVar[dict[str, tuple[str, str]]] = {
+        "up": ("qaicl.cli.up", "Start a local cluster, or what is missing of it"),
+        "ask": ("qaicl.cli.ask", "Ask the cluster a question"),
+        "status": ("qaicl.cli.status", "Show the leader, the nodes, the queue and the store"),
+        "plan": ("qaicl.cli.plan", "Show where a request would run, and why"),
+        "node": ("qaicl.cli.node", "List, show, add, drain and remove nodes"),
+        "model": ("qaicl.cli.model", "List, pull and verify models"),
+        "down": ("qaicl.cli.down", "Stop the local cluster"),
+        "doctor": ("qaicl.cli.doctor", "Look for what is wrong, and say what to do"),
         "config": ("qaicl.cli.config", "Show the settings and where each comes from"),
+        "daemon": ("qaicl.cli.daemon", "Run one daemon in the foreground"),
         "oracle": ("qaicl.cli.oracle", "Collect market data, report on it, assess risk"),
     }
 

@@ -22,7 +22,9 @@ def up(
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, float32, bfloat16, int8 or int4 [auto].")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=0, help="Compute threads a node [shared out].")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=0, help="Compute threads a node [shared out].")
+    ] = None,
     output: Output = Format.text,
 ) -> None:
     """Start a local cluster, or what is missing of it.

@@ -203,6 +203,18 @@ class Client:
         finally:
             self._question = None
 
+    def orchestrators(self) -> list[dict[str, object]]:
+        """All orchestrators of the context, whether each can be reached, and which one answered last."""
+        return [
+            {
+                "name": line.orchestrator.name,
+                "endpoint": line.orchestrator.endpoint,
+                "connected": line.up,
+                "leader": index == self._current,
+            }
+            for index, line in enumerate(self._lines)
+        ]
+
     # --- lines -----------------------------------------------------------------------------------
 
     def _send(self, message: Message) -> None:
@@ -214,7 +226,7 @@ class Client:
     def _receive(self) -> list[Message]:
         """Wait a moment; return what the leader said, and look for another when it is not there."""
         found: list[Message] = []
-        ready = dict(self._poller.poll(ASK_AGAIN * 1000))
+        ready = dict(self._poller.poll(int(ASK_AGAIN * 1000)))
         now = time.monotonic()
         for index, line in enumerate(self._lines):
             if line.monitor.socket in ready:

@@ -7,6 +7,7 @@ all leaders (see ``qaicl.cluster.ids``), so that anything sent for an earlier pl
 
 from __future__ import annotations
 
+import secrets
 from typing import Literal
 
 import msgspec
@@ -18,6 +19,11 @@ Mode = Literal["auto", "split", "replica"]
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag_field="kind"):
     """Base of everything that crosses the wire."""
+
+
+def new_id() -> str:
+    """A fresh request or trace id: 128 random bits."""
+    return secrets.token_hex(16)
 
 
 # --- parts ---------------------------------------------------------------------------------------
