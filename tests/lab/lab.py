@@ -50,9 +50,7 @@ def parser() -> argparse.ArgumentParser:
     def action(name: str, help_: str) -> argparse.ArgumentParser:
         return actions.add_parser(name, help=help_, description=help_)
 
-    action("up", "boot three fresh machines; whatever an earlier run left is removed first").add_argument(
-        "--snapshot", metavar="NAME", help="start from a snapshot that 'save' made"
-    )
+    action("up", "boot three fresh machines; whatever an earlier run left is removed first")
     action("down", "remove everything of this lab")
     action("status", "what is up").add_argument("-o", dest="output", choices=["table", "json"], default="table")
     shell = action("shell", "a shell, or one command, on a machine")
@@ -68,6 +66,11 @@ def parser() -> argparse.ArgumentParser:
         ("reboot", "systemctl reboot, and wait until the machine answers again"),
     ):
         action(name, help_).add_argument("host", choices=HOSTS, nargs="+" if name == "reboot" else None)
+    for name, help_ in (
+        ("save", "shut down in good order, keep the disks under a name, start again"),
+        ("restore", "bring all machines back to a saved state; what came after it is lost"),
+    ):
+        action(name, help_).add_argument("snapshot")
     cut = action("partition", "drop all packets between these machines and all others")
     cut.add_argument("host", choices=[*HOSTS, CONTROLLER], nargs="+")
     cut.add_argument("--from", dest="other", choices=[*HOSTS, CONTROLLER], nargs="+", default=[])
@@ -87,8 +90,10 @@ def main() -> int:
             become(lab.network.inside(*arguments.command), lab)
         else:
             changes: dict[str, Callable[[], None]] = {
-                "up": lambda: lab.up(snapshot=arguments.snapshot),
+                "up": lab.up,
                 "down": lab.down,
+                "save": lambda: lab.save(arguments.snapshot),
+                "restore": lambda: lab.restore(arguments.snapshot),
                 "power-cut": lambda: lab.power_cut(arguments.host),
                 "power-on": lambda: lab.power_on(arguments.host),
                 "reboot": lambda: lab.reboot(*arguments.host),

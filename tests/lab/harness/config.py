@@ -73,5 +73,8 @@ class LabConfig:
         """The host keys of the guests, written before they boot."""
         return self.directory / "known_hosts"
 
+    def snapshot_directory(self, snapshot: str) -> Path:
+        return self.directory / "snapshots" / snapshot
+
     def machine_directory(self, guest: Guest) -> Path:
         return self.directory / "machines" / guest.name

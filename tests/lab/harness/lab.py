@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -56,7 +57,7 @@ class Lab:
 
     # --- up and down
 
-    def up(self, *, snapshot: str | None = None) -> None:
+    def up(self) -> None:
         """Three fresh machines that answer SSH; whatever an earlier run left is removed first.
 
         Raises:
@@ -97,7 +98,58 @@ class Lab:
 
     @property
     def is_up(self) -> bool:
+        """Whether the lab's network is there; its machines may be off."""
         return self.network.is_up
+
+    # --- snapshots
+
+    def save(self, name: str) -> None:
+        """Shut the machines down in good order, keep their disks as the snapshot ``name``, and start them again.
+
+        Raises:
+            LabError: there is a snapshot of that name.
+        """
+        kept = self.config.snapshot_directory(name)
+        if kept.exists():
+            raise LabError(f"there is a snapshot {name!r} already")
+        for machine in self.machines.values():
+            if machine.is_on:
+                self.ssh(machine.name, "systemctl poweroff", check=False)
+        for machine in self.machines.values():
+            wait_until(machine.is_off, f"{machine.name}: off", timeout=120)
+        layers: dict[str, list[str]] = {}
+        kept.mkdir(parents=True)
+        for machine in self.machines.values():
+            below = machine.below
+            machine.unmount()
+            machine.upper.rename(kept / machine.name)
+            layers[machine.name] = [str(path) for path in (kept / machine.name, *below)]
+        (kept / "layers.json").write_text(json.dumps(layers))
+        self.restore(name)
+
+    def restore(self, name: str) -> None:
+        """Cut the power, bring all machines back to the snapshot, heal the network, start them.
+
+        Raises:
+            LabError: there is no such snapshot.
+        """
+        record = self.config.snapshot_directory(name) / "layers.json"
+        if not record.exists():
+            raise LabError(f"there is no snapshot {name!r} of this lab")
+        layers = json.loads(record.read_text())
+        self.heal()
+        for machine in self.machines.values():
+            machine.power_cut()
+            machine.unmount()
+            machine.erase()
+            machine.mount([Path(path) for path in layers[machine.name]])
+        for machine in self.machines.values():
+            machine.power_on()
+        self.wait_reachable()
+
+    def has_snapshot(self, name: str) -> bool:
+        """Whether :meth:`restore` would find it."""
+        return (self.config.snapshot_directory(name) / "layers.json").exists()
 
     def wait_reachable(self, names: Sequence[str] = (), timeout: float = 60.0) -> None:
         """Return when the machines (all, if none is named) answer SSH with the host keys on record."""

@@ -79,11 +79,21 @@ class Machine:
 
     # --- the disk
 
+    @property
+    def _below(self) -> Path:
+        return self._directory / "below.json"
+
+    @property
+    def below(self) -> list[Path]:
+        """The trees that the guest's own layer lies on, the topmost first."""
+        return [Path(path) for path in json.loads(self._below.read_text())]
+
     def mount(self, below: Sequence[Path]) -> None:
         """Put the guest's own layer over the trees ``below``, the topmost first."""
         work = self._directory / "work"
         for directory in (self.root, self.upper, work):
             directory.mkdir(parents=True, exist_ok=True)
+        self._below.write_text(json.dumps([str(path) for path in below]))
         layers = ":".join(str(path) for path in below)
         # Plain overlays only: their upper directory can later serve as a lower one (a snapshot).
         options = f"lowerdir={layers},upperdir={self.upper},workdir={work},index=off,redirect_dir=off,metacopy=off"
@@ -129,6 +139,10 @@ class Machine:
     def is_on(self) -> bool:
         """Whether the guest has power. It may still be booting."""
         return is_held(self._power_lock)
+
+    def is_off(self) -> bool:
+        """Whether the guest has no power."""
+        return not self.is_on
 
     def power_on(self) -> None:
         """Start the guest; returns at once.

@@ -1,0 +1,57 @@
+"""The lab of a test session, and what keeps these tests out of an ordinary run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from harness import requirements  # noqa: E402
+from harness.config import LabConfig  # noqa: E402
+from harness.lab import Lab  # noqa: E402
+
+# Not the default name: a lab that somebody tries things in stays what it is while the tests run.
+SESSION_LAB = "qaicl-test"
+LONGEST_TEST = 900
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Lab tests run only when they are asked for: ``pytest tests/lab -m lab``."""
+    if collection_path.suffix == ".py" and "lab" not in config.option.markexpr:
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip with the reason where this machine cannot carry a lab."""
+    reason = requirements.why_unsupported()
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(LONGEST_TEST))
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Three machines, kept for the whole session. Their state is whatever the last test left."""
+    lab = Lab(LabConfig.from_environment(SESSION_LAB))
+    with lab.locked():
+        lab.up()
+        lab.save("bare")
+        try:
+            yield lab
+        finally:
+            lab.down()
+
+
+@pytest.fixture
+def bare(lab: Lab) -> Lab:
+    """Three machines as a cloud hands them over: nothing on them but SSH."""
+    lab.restore("bare")
+    return lab
