@@ -1,0 +1,296 @@
+"""The bundle: everything that the machines install, gathered on the operator's machine.
+
+Wheels come through pip at exactly the versions that the operator runs, so the cluster runs what was tested; models
+come from the model store. A manifest names the sha256 of each file. The machines need no way to the internet for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import qaicl
+from qaicl.errors import BundleError, ModelError
+from qaicl.provision.operations.base import BundleFile
+
+VERSION = 1
+
+HOST_REQUIREMENTS = (
+    "torch",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "jinja2",
+    "msgspec",
+    "pyzmq",
+    "redis",
+    "hiredis",
+    "psutil",
+    "httpx",
+    "filelock",
+    "platformdirs",
+    "rich",
+    "typer",
+)
+"""What the daemons import; the operator's side (SSH, charts, the monitor) stays away from the machines."""
+
+GLIBC = ("2_17", "2_28", "2_31", "2_34", "2_35", "2_36")
+"""manylinux tags that the oldest supported distribution (Debian 12, glibc 2.36) can load."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a bundle; paths are relative to its directory."""
+
+    version: int = VERSION
+    release: str
+    """Name of the release: qaicl's version and eight hex digits of everything in the environment."""
+    digest: str
+    inputs: str
+    """Digest of what the bundle was made from; another one means to make it anew."""
+    python: str
+    machine: str
+    wheels: list[BundleFile]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A complete bundle on the operator's machine."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def wheels(self) -> list[BundleFile]:
+        """The wheels and ``requirements.txt``, with their paths here."""
+        return [
+            msgspec.structs.replace(file, source=str(self.directory / "wheels" / file.name))
+            for file in self.manifest.wheels
+        ]
+
+
+def sha256(path: Path) -> str:
+    """A file's digest."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def closure(python: str, machine: str, roots: Iterable[str] = HOST_REQUIREMENTS) -> dict[str, str]:
+    """Every distribution that the daemons need, at the version installed here.
+
+    Args:
+        python: the machines' Python, ``3.11``.
+        machine: their architecture as ``uname -m`` says it.
+
+    Raises:
+        BundleError: something is not installed here.
+    """
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, str]] = [(name, "") for name in roots]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise BundleError(
+                f"{name} is not installed here", why="the machines get what the operator runs", fix="run: make setup"
+            ) from error
+        found[canonicalize_name(name)] = distribution.version
+        for text in distribution.requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({**environment, "extra": extra}):
+                waiting.append((canonicalize_name(requirement.name), ""))
+                waiting += [(canonicalize_name(requirement.name), wanted) for wanted in requirement.extras]
+    return dict(sorted(found.items()))
+
+
+def source_tree() -> Path | None:
+    """The checkout that this qaicl runs from, if it does."""
+    root = Path(qaicl.__file__).parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "playbooks").is_dir() else None
+
+
+def _tree_digest(root: Path) -> str:
+    total = hashlib.sha256()
+    for folder in ("qaicl", "playbooks"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                total.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    total.update((root / "pyproject.toml").read_bytes())
+    return total.hexdigest()
+
+
+def ensure(
+    directory: Path, *, python: str, machine: str, say: Callable[[str], None], wheel: Path | None = None
+) -> Bundle:
+    """The bundle, made anew only where something in it would be another.
+
+    Args:
+        wheel: qaicl itself as a wheel; None builds it from the checkout, or fetches the installed version.
+
+    Raises:
+        BundleError: pip could not fetch or build something.
+    """
+    pins = closure(python, machine)
+    tree = source_tree()
+    own = sha256(wheel) if wheel else _tree_digest(tree) if tree else qaicl.__version__
+    inputs = hashlib.sha256(msgspec.json.encode([VERSION, python, machine, pins, own])).hexdigest()
+    manifest = _read(directory)
+    if manifest is not None and manifest.inputs == inputs and _complete(directory, manifest):
+        return Bundle(directory, manifest)
+    say(f"gathering {len(pins) + 1} wheels for Python {python} on {machine} …")
+    directory.mkdir(parents=True, exist_ok=True)
+    wheels = directory / "wheels"
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as temporary:
+        fresh = Path(temporary)
+        old = wheels if wheels.is_dir() else None
+        _download(pins, fresh, python, machine, old)
+        if wheel:
+            shutil.copy2(wheel, fresh)
+        else:
+            _own_wheel(tree, fresh)
+        files = [BundleFile(path.name, path.stat().st_size, sha256(path)) for path in sorted(fresh.glob("*.whl"))]
+        lines = []
+        for file in files:
+            name, version = file.name.split("-")[:2]
+            lines.append(f"{name.replace('_', '-')}=={version} --hash=sha256:{file.sha256}\n")
+        (fresh / "requirements.txt").write_text("".join(lines), encoding="utf-8")
+        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+        listing = fresh / "requirements.txt"
+        files.append(BundleFile(listing.name, listing.stat().st_size, sha256(listing)))
+        manifest = Manifest(
+            release=f"{qaicl.__version__}-{digest[:8]}",
+            digest=digest,
+            inputs=inputs,
+            python=python,
+            machine=machine,
+            wheels=files,
+        )
+        (directory / "manifest.json").unlink(missing_ok=True)
+        if old:
+            shutil.rmtree(old)
+        fresh.rename(wheels)
+        # The context manager finds an empty folder in its place.
+        fresh.mkdir()
+    part = directory / ".manifest.part"
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    part.replace(directory / "manifest.json")
+    return Bundle(directory, manifest)
+
+
+def _read(directory: Path) -> Manifest | None:
+    try:
+        return msgspec.json.decode((directory / "manifest.json").read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError):
+        return None  # none yet, or half written by an older version: it is made anew
+
+
+def _complete(directory: Path, manifest: Manifest) -> bool:
+    for file in manifest.wheels:
+        path = directory / "wheels" / file.name
+        if not path.is_file() or path.stat().st_size != file.size:
+            return False
+    return True
+
+
+def verify(bundle: Bundle) -> None:
+    """Read every file again.
+
+    Raises:
+        BundleError: one has another sha256 than the manifest says.
+    """
+    for file in bundle.wheels:
+        path = Path(file.source)
+        if not path.is_file() or sha256(path) != file.sha256:
+            raise BundleError(
+                f"{file.name} in the bundle is damaged",
+                why="its sha256 is not the manifest's",
+                fix=f"remove {bundle.directory} and run: qaicl provision bundle",
+            )
+
+
+def _pip(arguments: list[str], what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=os.environ | {"PIP_CONSTRAINT": "", "PYTHONWARNINGS": "ignore"},
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        full = any("No space left" in line for line in lines)
+        raise BundleError(
+            f"pip could not {what}",
+            why="the disk is full" if full else " / ".join(lines[-3:]),
+            fix="free some space" if full else "check the network and pip's configuration, then run it again",
+        )
+
+
+def _download(pins: Mapping[str, str], target: Path, python: str, machine: str, old: Path | None) -> None:
+    arguments = ["download", "--no-deps", "--only-binary=:all:", "--dest", str(target)]
+    if old:
+        arguments += ["--find-links", str(old)]
+    if (python, machine) != (f"{sys.version_info.major}.{sys.version_info.minor}", platform.machine()):
+        tag = "cp" + python.replace(".", "")
+        arguments += ["--python-version", python, "--implementation", "cp", "--abi", tag, "--abi", "abi3"]
+        arguments += ["--abi", "none", *(f"--platform=manylinux_{glibc}_{machine}" for glibc in GLIBC)]
+        arguments += [f"--platform=manylinux2014_{machine}", f"--platform=linux_{machine}"]
+    _pip([*arguments, *(f"{name}=={version}" for name, version in pins.items())], "fetch the wheels")
+
+
+def _own_wheel(tree: Path | None, target: Path) -> None:
+    if tree:
+        _pip(["wheel", "--no-deps", "--wheel-dir", str(target), str(tree)], f"build qaicl from {tree}")
+    else:
+        _pip(["download", "--no-deps", "--dest", str(target), f"qaicl=={qaicl.__version__}"], "fetch qaicl")
+
+
+def model_files(models: Path, name: str) -> list[BundleFile]:
+    """The files of a model of the store, with the sha256 that its manifest records.
+
+    Raises:
+        BundleError: the model is not here, or not whole.
+    """
+    from qaicl.models.store import Store
+
+    store = Store(models)
+    try:
+        directory = store.open(name)
+        recorded = store.manifest(name).files
+    except ModelError as error:
+        raise BundleError(
+            f"the model {name} is not ready here", why=str(error), fix=f"run: qaicl model pull {name}"
+        ) from error
+    files = [
+        BundleFile(file, entry.size, entry.sha256, str(directory / file)) for file, entry in sorted(recorded.items())
+    ]
+    own = directory / "manifest.json"
+    files.append(BundleFile(own.name, own.stat().st_size, sha256(own), str(own)))
+    return files
