@@ -105,11 +105,11 @@ ASSETS: dict[str, AssetSettings] = {
     "qubic": AssetSettings(
         names=("qubic",),
         coingecko="qubic-network",
-        markets={"mexc": "QUBIC/USDT", "gateio": "QUBIC/USDT"},
+        markets={"mexc": "QUBIC/USDT", "gate": "QUBIC/USDT"},
         network="qubic",
     ),
     "bitcoin": AssetSettings(
-        names=("bitcoin", "btc"), coingecko="bitcoin", markets={"mexc": "BTC/USDT", "gateio": "BTC/USDT"}
+        names=("bitcoin", "btc"), coingecko="bitcoin", markets={"mexc": "BTC/USDT", "gate": "BTC/USDT"}
     ),
 }
 FEEDS: dict[str, str] = {

@@ -132,7 +132,7 @@ class Store:
         with self.writing() as connection:
             count = sum(connection.execute(delete(table).where(column < before)).rowcount for table, column in expired)
             day = before.date().isoformat()
-            connection.execute(delete(tables.quotas).where(tables.quotas.c.day < day))
+            connection.execute(delete(tables.quotas).where(tables.quotas.c.period < day))
         return count
 
     # --- reading ---------------------------------------------------------------------------------
@@ -343,26 +343,26 @@ class Store:
         with self.writing() as connection:
             upsert(connection, tables.sources, [row], tuple(name for name in row if name != "source"))
 
-    def take(self, source: str, day: str, limit: int | None) -> bool:
-        """Count one call to a source on a UTC day.
+    def take(self, source: str, period: str, limit: int | None) -> bool:
+        """Count one call to a source in a period: a UTC day ``2026-01-31`` or minute ``2026-01-31T10:05``.
 
         Returns:
             False where ``limit`` calls were counted already; then nothing is counted.
         """
         table = tables.quotas
-        mine = (table.c.source == source) & (table.c.day == day)
+        mine = (table.c.source == source) & (table.c.period == period)
         with self.writing() as connection:
-            upsert(connection, table, [{"source": source, "day": day, "calls": 0}], ())
+            upsert(connection, table, [{"source": source, "period": period, "calls": 0}], ())
             update = table.update().where(mine).values(calls=table.c.calls + 1)
             if limit is not None:
                 update = update.where(table.c.calls < limit)
             return connection.execute(update).rowcount == 1
 
-    def taken(self, source: str, day: str) -> int:
-        """Calls counted on a UTC day."""
+    def taken(self, source: str, period: str) -> int:
+        """Calls counted in a period."""
         table = tables.quotas
         with self.reading() as connection:
-            query = select(table.c.calls).where(table.c.source == source, table.c.day == day)
+            query = select(table.c.calls).where(table.c.source == source, table.c.period == period)
             return int(connection.execute(query).scalar() or 0)
 
 

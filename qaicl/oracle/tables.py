@@ -155,8 +155,9 @@ quarantine = Table(
 quotas = Table(
     "quotas",
     metadata,
+    # Calls counted a day (``2026-01-31``) and a minute (``2026-01-31T10:05``), UTC.
     Column("source", String(64), primary_key=True),
-    Column("day", String(10), primary_key=True),
+    Column("period", String(16), primary_key=True),
     Column("calls", Integer, nullable=False),
 )
 

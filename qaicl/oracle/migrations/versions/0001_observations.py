@@ -103,7 +103,7 @@ def upgrade() -> None:
     op.create_table(
         "quotas",
         sa.Column("source", sa.String(64), primary_key=True),
-        sa.Column("day", sa.String(10), primary_key=True),
+        sa.Column("period", sa.String(16), primary_key=True),
         sa.Column("calls", sa.Integer, nullable=False),
     )
     op.create_table(
