@@ -75,7 +75,7 @@ def load_encoder(directory: Path) -> tuple[nn.Module, int]:
     from transformers.utils import logging as transformers_logging
 
     # The checkpoint also holds a pooler that mean pooling leaves out; the library's report about that is noise.
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     level = logging.getLogger("transformers").level
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
@@ -135,6 +135,6 @@ def merge(model: Classifier, tensors: dict[str, Tensor], scale: float) -> None:
                     fix="set oracle.sentiment_base to the adapter's base model",
                 )
             if down:
-                target += change
+                target.add_(change)
             else:
                 target.copy_(change)

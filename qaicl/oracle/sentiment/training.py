@@ -57,7 +57,8 @@ def corpus(tweets: Path) -> list[Example]:
 
 def split(examples: Sequence[Example], recipe: Recipe) -> tuple[list[Example], list[Example]]:
     """(training, calibration). A text's digest decides, so that a repeated text never lands on both sides."""
-    training, calibration = [], []
+    training: list[Example] = []
+    calibration: list[Example] = []
     for example in examples:
         digest = hashlib.sha256(f"{recipe.seed}\n{clean(example.text).casefold()}".encode()).digest()
         share = int.from_bytes(digest[:4], "big") / 2**32
@@ -98,7 +99,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return float(log_temperature.detach().exp().clamp(0.25, 10.0))
 
 
