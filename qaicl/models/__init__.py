@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from qaicl.models.catalogue import Catalogue
     from qaicl.models.manifest import Manifest
-    from qaicl.models.sources import Item
+    from qaicl.models.sources import Plan
     from qaicl.models.store import Store
     from qaicl.settings import Settings
 
@@ -53,7 +53,7 @@ def pull(settings: Settings, name: str, progress: Progress = silent) -> Manifest
         return open_store(settings).pull(model, source, progress)
 
 
-def plan(settings: Settings, name: str) -> list[Item]:
+def plan(settings: Settings, name: str) -> Plan:
     """What :func:`pull` would fetch; asks the source and changes nothing.
 
     Raises:
@@ -61,15 +61,18 @@ def plan(settings: Settings, name: str) -> list[Item]:
         DownloadError: the source does not have it or does not answer.
     """
     from qaicl.models.download import Downloader, client
-    from qaicl.models.sources import open_source
+    from qaicl.models.listing import is_current
+    from qaicl.models.sources import Plan, open_source
     from qaicl.models.token import hub_token
 
-    model = open_catalogue(settings)[name]
+    model, store = open_catalogue(settings)[name], open_store(settings)
+    if is_current(model, store):
+        return Plan(name, True, model.source, [], 0)
     with client() as http:
         source = open_source(
             model, hub=settings.values.models.hub, token=hub_token(settings), downloader=Downloader(http)
         )
-        return source.plan(open_store(settings).partial(name))
+        return Plan(name, False, model.source, source.plan(store.partial(name)), model.installed_size)
 
 
 def ready(settings: Settings, name: str) -> Path:

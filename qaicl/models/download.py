@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 6
 """Failures in a row, without a byte gained between them, that end a download."""
+ATTEMPTS_UNREACHED = 3
+"""The same for a server that was never reached: somebody without a network should not wait long to hear it."""
 PAUSE_BASE, PAUSE_MOST = 0.5, 30.0
 RETRY_AFTER_MOST = 120.0
 DOCUMENT_MOST = 16_000_000
@@ -169,7 +171,7 @@ class Downloader:
                 return attempt()
             except _Transient as error:
                 failures = 1 if length() > before else failures + 1
-                if failures >= ATTEMPTS:
+                if failures >= (ATTEMPTS_UNREACHED if error.unreachable else ATTEMPTS):
                     kind = DownloadUnreachableError if error.unreachable else DownloadError
                     raise kind(
                         f"cannot fetch {remote.label}",

@@ -129,10 +129,11 @@ def _unpermute(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def _tokenizer(source: Path, into: Path) -> None:
-    from transformers import AutoTokenizer
+    # Not AutoTokenizer: it reads the whole file three times to find out which class this is.
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(source.parent), gguf_file=source.name)
     except (ValueError, LookupError, TypeError) as error:
         raise UnsupportedModelError(
             f"cannot build the tokenizer of {source.name}", why=str(error) or type(error).__name__

@@ -24,6 +24,17 @@ class Item:
     room: int
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a pull would do: ``here`` needs nothing, else ``files`` are fetched and take ``room`` bytes in the store."""
+
+    name: str
+    here: bool
+    source: str
+    files: list[Item]
+    room: int | None
+
+
 class Source(Protocol):
     """Brings the files of one model."""
 
