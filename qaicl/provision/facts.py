@@ -92,6 +92,6 @@ def unsupported(facts: Facts) -> str:
         version = float(facts.os_version)
     except ValueError:
         version = 0.0
-    if (facts.os == "debian" and version >= 12) or (facts.os == "ubuntu" and version >= 22.04):
+    if (facts.os == "debian" and version >= 12) or (facts.os == "ubuntu" and version >= 24.04):
         return ""
     return f"it runs {facts.os or 'an unknown system'} {facts.os_version}".rstrip()

@@ -116,7 +116,7 @@ class _Document:
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
             for key_node, value_node in node.value:
-                key = str(self._loader.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+                key = str(self._loader.construct_object(key_node, deep=True))
                 if key in result:
                     raise self.error_at(key_node.start_mark.line + 1, f"'{key}' stands here for the second time")
                 self.lines[(*where, key)] = key_node.start_mark.line + 1
@@ -124,7 +124,7 @@ class _Document:
             return result
         if isinstance(node, yaml.SequenceNode):
             return [self._convert(item, (*where, index)) for index, item in enumerate(node.value)]
-        return self._loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return self._loader.construct_object(node, deep=True)
 
 
 def _reason(error: jsonschema.ValidationError) -> str:
@@ -152,8 +152,7 @@ def load(path: Path) -> Inventory:
     schema = json.loads(resources.files("qaicl.provision").joinpath("inventory.schema.json").read_text("utf-8"))
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(document.data), key=lambda e: len(e.path))
     if errors:
-        error = errors[-1]
-        raise document.error(error.absolute_path, _reason(error))
+        raise document.error(errors[-1].absolute_path, _reason(errors[-1]))
     return _build(document)
 
 

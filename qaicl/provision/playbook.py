@@ -6,6 +6,7 @@ A name that does not exist is an error, never an empty text.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -86,6 +87,7 @@ class Playbooks:
             lstrip_blocks=True,
             autoescape=False,
         )
+        self._environment.filters["sha256"] = lambda text: hashlib.sha256(str(text).encode()).hexdigest()
 
     @cached_property
     def _validator(self) -> jsonschema.Draft202012Validator:

@@ -147,7 +147,7 @@ class Connection:
                 auth_timeout=timeout,
                 channel_timeout=timeout,
             )
-        except (paramiko.BadHostKeyException, paramiko.IncompatiblePeer) as error:
+        except (paramiko.BadHostKeyException, paramiko.ssh_exception.IncompatiblePeer) as error:
             shown = (
                 f"it shows {fingerprint(error.key)}" if isinstance(error, paramiko.BadHostKeyException) else str(error)
             )
@@ -194,6 +194,12 @@ class Connection:
             )
         self._prefix = "sudo -k -S -p '' "
         self._password_line = line
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        transport = self._client.get_transport()
+        return transport is not None and transport.is_active()
 
     def close(self) -> None:
         self._client.close()

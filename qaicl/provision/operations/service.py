@@ -38,9 +38,9 @@ def plan(args: Args, situation: Situation) -> Change | None:
     active = state.get("ActiveState") in ("active", "activating", "reloading")
     enabled = state.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "alias")
     name = quote(args.name)
-    reasons: tuple[str, ...] = ()
-    script: tuple[str, ...] = ()
-    undo: tuple[str, ...] = ()
+    reasons: list[str] = []
+    script: list[str] = []
+    undo: list[str] = []
     if state.get("NeedDaemonReload") == "yes" or any(item.startswith("/etc/systemd/") for item in situation.touched):
         script.append("systemctl daemon-reload")
     if args.enabled != enabled:

@@ -33,7 +33,7 @@ def plan(args: Args, situation: Situation) -> Change | None:
     path = quote(args.path)
     commands: list[Command] = []
     undo: list[Command] = []
-    reasons: tuple[str, ...] = ()
+    reasons: list[str] = []
     if built != args.digest:
         # The marker comes last: an environment without it is half built and made anew.
         build = (

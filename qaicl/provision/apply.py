@@ -1,0 +1,186 @@
+"""Carrying a plan out: hosts in parallel, each step journalled before and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qaicl.errors import HostUnreachableError, ProvisionError, QaiclError, StepFailedError
+from qaicl.provision.events import Events
+from qaicl.provision.journal import Journal
+from qaicl.provision.lock import STEP_GUARD
+from qaicl.provision.operations.base import Action, Command, Reboot, quote
+from qaicl.provision.plan import HostPlan, PlannedStep, change_digest
+from qaicl.provision.playbook import Step
+from qaicl.provision.session import Machine, Session, in_parallel, wait_for_boot
+from qaicl.provision.upload import push
+
+_KNOWN = (
+    ("No space left on device", "its disk is full", "free some space there, then run it again"),
+    ("DO NOT MATCH THE HASHES", "a wheel has a wrong checksum", "run: qaicl provision bundle --verify"),
+    ("wrong checksum", "a download has a wrong checksum", "correct the sha256, or find out who changed the file"),
+    ("Temporary failure resolving", "the package mirror does not answer", ""),
+    ("Could not connect to", "the package mirror does not answer", ""),
+    ("Unable to connect to", "the package mirror does not answer", ""),
+    ("Failed to fetch", "the package mirror does not answer properly", ""),
+    ("Unable to locate package", "the package mirror does not have the package", ""),
+)
+_MIRROR_FIX = "check /etc/apt/sources.list and the network there, then run it again"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one host ended."""
+
+    host: str
+    changed: int
+    seconds: float
+    error: QaiclError | None = None
+
+
+def run(
+    session: Session, plans: Sequence[HostPlan], journal_directory: Path, run_id: str, redact: Callable[[str], str]
+) -> list[Outcome]:
+    """Carry the plans out on all machines at once; one that fails does not stop the others."""
+    machines = {machine.host.name: machine for machine in session.machines}
+
+    def one(plan: HostPlan) -> Outcome:
+        machine = machines[plan.host]
+        worker = _Worker(session, machine, Journal(journal_directory, plan.host, run_id), session.events, redact)
+        begun = time.monotonic()
+        error: QaiclError | None = None
+        try:
+            worker.carry_out(plan)
+        except QaiclError as raised:
+            error = raised
+        outcome = Outcome(plan.host, worker.changed, time.monotonic() - begun, error)
+        session.events(
+            "host-done",
+            plan.host,
+            changes=outcome.changed,
+            seconds=outcome.seconds,
+            text=str(error) if error else "",
+            ok=error is None,
+        )
+        return outcome
+
+    return in_parallel(one, plans)
+
+
+class _Worker:
+    def __init__(
+        self, session: Session, machine: Machine, journal: Journal, events: Events, redact: Callable[[str], str]
+    ) -> None:
+        self._session = session
+        self._machine = machine
+        self._journal = journal
+        self._events = events
+        self._redact = redact
+        self.changed = 0
+
+    def carry_out(self, plan: HostPlan) -> None:
+        self._journal.write("run-started", text=f"{len(plan.changes)} changes")
+        try:
+            for entry in plan.changes:
+                self._step(entry)
+        except QaiclError as error:
+            self._journal.write("run-failed", text=self._redact(str(error)))
+            raise
+        self._journal.write("run-done")
+
+    def _step(self, entry: PlannedStep) -> None:
+        step, change = entry.step, entry.change
+        assert isinstance(step, Step) and change is not None
+        host = self._machine.host.name
+        digest = change_digest(change)
+        undo = [self._redact(command.script) for command in change.undo or ()]
+        self._journal.write("started", step.id, digest=digest, text=self._redact(change.reason), undo=undo)
+        self._events("step-started", host, step=step.id, name=step.name, text=change.reason)
+        begun = time.monotonic()
+        done = 0
+        try:
+            for action in change.actions:
+                self._act(action, step)
+                done += 1
+        except QaiclError as error:
+            seconds = time.monotonic() - begun
+            self._events("step-failed", host, step=step.id, name=step.name, text=str(error), seconds=seconds, ok=False)
+            self._journal.write("failed", step.id, text=self._redact(str(error)), seconds=seconds)
+            if done and change.undo and not isinstance(error, HostUnreachableError):
+                self._take_back(step, change.undo)
+            raise
+        seconds = time.monotonic() - begun
+        self.changed += 1
+        self._journal.write("done", step.id, digest=digest, seconds=seconds)
+        self._events("step-done", host, step=step.id, name=step.name, text=change.reason, seconds=seconds, ok=True)
+
+    def _take_back(self, step: Step, undo: Iterable[Command]) -> None:
+        """A step of several commands that failed in the middle is not left half done."""
+        for command in undo:
+            self._machine.connection.run(command.script, stdin=command.stdin, timeout=command.timeout)
+        self._journal.write("undone", step.id)
+
+    def _act(self, action: Action, step: Step) -> None:
+        machine = self._machine
+        if isinstance(action, Command):
+            result = machine.connection.run(STEP_GUARD + action.script, stdin=action.stdin, timeout=action.timeout)
+            if result.status != 0:
+                raise self._failure(step, result.status, result.error_text or result.text)
+        elif isinstance(action, Reboot):
+            self._reboot(action, step)
+        else:
+            host = machine.host.name
+            last = [0.0]
+
+            def progress(name: str, done: int, total: int) -> None:
+                now = time.monotonic()
+                if done == total or now - last[0] > 0.5:
+                    last[0] = now
+                    self._events("upload", host, step=step.id, name=name, done=done, total=total)
+
+            push(machine.connection, action, progress)
+
+    def _reboot(self, action: Reboot, step: Step) -> None:
+        machine = self._machine
+        if action.marker:
+            text = f'install -d -m 0700 "$(dirname {quote(action.marker)})" && cat > {quote(action.marker)}'
+            machine.connection.run(text, stdin=machine.facts.boot.encode() + b"\n")
+        self._journal.write("rebooting", step.id)
+        self._events("rebooting", machine.host.name, step=step.id)
+        begun = time.monotonic()
+        # Detached, so that the answer comes before the connection goes.
+        machine.connection.run("sync; (sleep 0.5; systemctl reboot) >/dev/null 2>&1 </dev/null &\n", stdin=b"")
+        wait_for_boot(self._session, machine, action.timeout)
+        self._journal.write("rebooted", step.id)
+        self._events("rebooted", machine.host.name, step=step.id, seconds=time.monotonic() - begun)
+
+    def _failure(self, step: Step, status: int, said: str) -> StepFailedError:
+        host = self._machine.host.name
+        tail = " / ".join(line.strip() for line in said.strip().splitlines()[-6:] if line.strip())
+        for sign, meaning, fix in _KNOWN:
+            if sign in said:
+                why = f"{meaning}: {tail}"
+                return StepFailedError(f"{step.name} failed on {host}", why=self._redact(why), fix=fix or _MIRROR_FIX)
+        return StepFailedError(
+            f"{step.name} failed on {host}",
+            why=self._redact(tail or f"exit status {status}"),
+            fix="mend that, then run it again: it goes on where it was",
+        )
+
+
+def verdict(failures: dict[str, QaiclError], outcomes: Iterable[Outcome]) -> ProvisionError | None:
+    """One error for the whole run: the only one there was, or one that names every host; None where all went well."""
+    errors = dict(failures) | {outcome.host: outcome.error for outcome in outcomes if outcome.error is not None}
+    if not errors:
+        return None
+    # Not authorised before unreachable before failed: the first needs a person's eye most.
+    worst = max(errors.values(), key=lambda error: error.exit_code if error.exit_code in (4, 5) else 0)
+    if len(errors) == 1 and isinstance(worst, ProvisionError):
+        return worst
+    text = "; ".join(
+        f"{host}: {error.what}" + (f" ({error.why})" if error.why else "") for host, error in errors.items()
+    )
+    error_class = type(worst) if isinstance(worst, ProvisionError) else ProvisionError
+    return error_class(f"{len(errors)} machines are not done", why=text, fix=worst.fix)

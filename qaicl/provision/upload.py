@@ -1,0 +1,111 @@
+"""Pushing files: SFTP into a staging directory, resumed where it broke off, verified on the host, then moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from qaicl.errors import BundleError, StepFailedError
+from qaicl.provision.operations.base import STATE, BundleFile, Upload, quote
+from qaicl.provision.ssh import Connection, unreachable
+
+STAGING = "/var/lib/qaicl-staging"
+CHUNK = 1 << 20
+
+Progress = Callable[[str, int, int], None]
+"""Told the file's name, the bytes that are there and the bytes in all."""
+
+
+def push(connection: Connection, upload: Upload, progress: Progress) -> None:
+    """Bring every file of the upload to its place.
+
+    Raises:
+        BundleError: a file arrived damaged, or is damaged here.
+        StepFailedError: the disk is full, or the place cannot be written.
+        HostUnreachableError: the connection broke; what arrived is kept.
+    """
+    host = connection.host
+    needed = sum(file.size for file in upload.files)
+    prepared = connection.run(
+        f"set -e; install -d -m 0700 -o {quote(host.user)} {STAGING}; install -d -m 0700 {STATE}/uploads\n"
+        f"free=$(df -Pk {STAGING} | awk 'NR==2 {{print $4}}'); staged=$(du -sk {STAGING} | cut -f1)\n"
+        f'if [ $((free + staged)) -lt {needed // 1024 + 1024} ]; then echo "No space left on device: '
+        f'$((free / 1024)) MB are free, {needed // 1_048_576 + 1} MB are needed" >&2; exit 28; fi\n'
+        f"install -d -o {quote(upload.owner)} -g {quote(upload.group)} {quote(upload.destination)}"
+    )
+    if prepared.status != 0:
+        raise StepFailedError(
+            f"{host.name} cannot take the files for {upload.destination}",
+            why=prepared.error_text.strip(),
+            fix=f"free some space on {host.name}" if prepared.status == 28 else "",
+        )
+    for file in upload.files:
+        _send(connection, file, progress)
+    _place(connection, upload)
+
+
+def _send(connection: Connection, file: BundleFile, progress: Progress) -> None:
+    target = f"{STAGING}/{file.sha256}"
+    sftp = connection.sftp()
+    try:
+        try:
+            begun = sftp.stat(target).st_size or 0
+        except FileNotFoundError:
+            begun = 0
+        if begun > file.size:
+            sftp.remove(target)
+            begun = 0
+        with Path(file.source).open("rb") as local, sftp.open(target, "ab") as remote:
+            local.seek(begun)
+            remote.set_pipelined(True)
+            sent = begun
+            while chunk := local.read(CHUNK):
+                remote.write(chunk)
+                sent += len(chunk)
+                progress(file.name, sent, file.size)
+    except FileNotFoundError as error:
+        raise BundleError(f"{file.source} is gone", why=str(error), fix="run: qaicl provision bundle") from error
+    except OSError as error:
+        if connection.alive:
+            raise StepFailedError(
+                f"{connection.host.name} did not take {file.name}",
+                why=str(error) or type(error).__name__,
+                fix=f"is the disk full? Look at {STAGING} there",
+            ) from error
+        raise unreachable(connection.host, f"the connection broke while {file.name} was sent: {error}") from error
+
+
+def _place(connection: Connection, upload: Upload) -> None:
+    destination = quote(upload.destination)
+    checks = "".join(f"{file.sha256}  {file.sha256}\n" for file in upload.files)
+    moves = "\n".join(
+        f"install -d -o {quote(upload.owner)} -g {quote(upload.group)} $(dirname {destination}/{quote(file.name)})\n"
+        f"chown {quote(upload.owner)}:{quote(upload.group)} {file.sha256}; chmod 0644 {file.sha256}\n"
+        f"mv -fT {file.sha256} {destination}/{quote(file.name)}"
+        for file in upload.files
+    )
+    kept = "\n".join(
+        f"[ -f {destination}/{quote(file.name)} ] && printf '%s %s\\n' {file.sha256} "
+        f"\"$(cd {destination}; find {quote('./' + file.name)} -printf '%s %T@ %P{file.name}')\""
+        for file in upload.all_files
+    )
+    script = (
+        f"set -e; umask 022; cd {STAGING}\n"
+        # Checked before anything is moved, so that a damaged file never lies in its place.
+        f"bad=$(printf '%s' {quote(checks)} | sha256sum -c 2>/dev/null | sed -n 's/: FAILED.*//p')\n"
+        '[ -z "$bad" ] || { echo "$bad" >&2; rm -f $bad; exit 65; }\n'
+        f"{moves}\nset +e\n{{\n{kept}\n}} > {upload.marker}.part\nmv -f {upload.marker}.part {upload.marker}"
+    )
+    result = connection.run(script)
+    if result.status == 65:
+        names = {file.sha256: file.name for file in upload.files}
+        bad = ", ".join(names.get(line.strip(), line) for line in result.error_text.splitlines())
+        raise BundleError(
+            f"{bad} arrived on {connection.host.name} with a wrong checksum",
+            why="its sha256 is not the manifest's; it was removed there",
+            fix="check the bundle: qaicl provision bundle --verify, then run it again",
+        )
+    if result.status != 0:
+        raise StepFailedError(
+            f"{connection.host.name} cannot place the files in {upload.destination}", why=result.error_text.strip()
+        )
