@@ -297,7 +297,7 @@ def end(
     view.outcome = wire.Outcome(
         id=view.spec.id,
         trace=view.spec.trace,
-        model=view.spec.model,
+        model=view.spec.model or _model(state),
         mode=view.mode,
         pipeline=view.pipeline,
         prompt_tokens=view.prompt_tokens,
@@ -317,6 +317,11 @@ def end(
     return actions + (schedule(state, now) if state.queue else [])
 
 
+def _model(state: State) -> str:
+    """What the cluster serves, for a request that named no model."""
+    return next((node.record.model for node in state.nodes.values()), "")
+
+
 def failed(state: State, name: str, message: wire.Failed, now: float) -> list[Action]:
     """A stage could not go on: plan again after a while, or give up with the reason."""
     view = state.requests.get(message.request)
@@ -333,8 +338,10 @@ def failed(state: State, name: str, message: wire.Failed, now: float) -> list[Ac
     note = Note(
         "warning", "task-failed", {"request": view.spec.id, "node": name, "what": message.what, "why": message.why}
     )
-    stage = next((index for index, ref in enumerate(view.pipeline) if ref.node == name), 0)
-    fault = wire.Failover(stage, name, reason=message.what)
+    culprit = message.blame or name
+    stage = next((index for index, ref in enumerate(view.pipeline) if ref.node == culprit), 0)
+    heard = state.nodes[culprit].last_heard if culprit in state.nodes else now
+    fault = wire.Failover(stage, culprit, reason=message.what, detected_ms=round((now - heard) * 1000, 1))
     return [note, *_replan(state, view, fault, now, message, delay=not message.blame)]
 
 

@@ -60,7 +60,7 @@ class NodeDaemon(Daemon):
 
     def __init__(self, settings: Settings, name: str, bind: str, advertise: str) -> None:
         super().__init__(settings, name, bind)
-        self._advertise = advertise if advertise != bind else self.endpoint
+        self._advertise = self.endpoint if advertise.endswith((":0", ":*")) else advertise
         self._arrived: deque[list[Event]] = deque()
         self._links: dict[str, tuple[Peer, zmq.Socket[bytes], sockets.Monitor]] = {}
         self._next_register = 0.0

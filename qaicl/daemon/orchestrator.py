@@ -66,10 +66,11 @@ class OrchestratorDaemon(Daemon):
 
     def ticked(self, now: float) -> None:
         """Lease, registry, timeouts."""
-        self._ask(leases.tick(self._lease, now))
-        if self._leader_gone_at is not None and now - self._leader_gone_at >= GONE_FOR:
+        gone = self._leader_gone_at is not None and now - self._leader_gone_at >= GONE_FOR
+        if gone and not self._lease.asking:
             self._leader_gone_at = None
             self._ask(leases.leader_gone(self._lease, self._lease.leader, now))
+        self._ask(leases.tick(self._lease, now))
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.store.submit(ops.List("node"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,17 +28,19 @@ def spawn(
 ) -> Running:
     """Start a process in a session of its own; its output goes to ``<name>.log``, its record to ``<name>.json``."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (directory / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=dict(environ),
-            start_new_session=True,
-            close_fds=True,
-        )
-    running = Running(name, kind, process.pid, psutil.Process(process.pid).create_time(), bind)
+    log = str(directory / f"{name}.log")
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    running = Running(name, kind, pid, psutil.Process(pid).create_time(), bind)
     temporary = directory / f".{name}.json"
     temporary.write_bytes(msgspec.json.encode(running))
     temporary.replace(directory / f"{name}.json")
@@ -57,7 +58,12 @@ def alive(running: Running) -> bool:
     """Does that very process still run?"""
     try:
         process = psutil.Process(running.pid)
-        return process.create_time() == running.started and process.status() != psutil.STATUS_ZOMBIE
+        if process.create_time() != running.started:
+            return False
+        if process.status() == psutil.STATUS_ZOMBIE:
+            _reap([running])
+            return False
+        return True
     except psutil.NoSuchProcess:
         return False
 
