@@ -120,7 +120,8 @@ async def _ask(
         error = caught
     except (OracleStoreError, SettingsError):
         raise
-    except Exception as caught:  # noqa: BLE001 - a mistake in one source must not silence the others; it is recorded
+    except Exception as caught:
+        # A mistake in one source must not silence the others; it is recorded.
         log.exception("source %s failed in a way that nobody thought of", source.name)
         error = BadReplyError(
             f"{source.name} could not be read", source=source.name, why=f"{type(caught).__name__}: {caught}"

@@ -93,17 +93,18 @@ class Client:
         self._random = random.Random(jitter)
         self._turns: dict[str, asyncio.Lock] = {}
         self._last: dict[str, datetime] = {}
-        self._http = httpx.AsyncClient(
-            headers={"User-Agent": f"qaicl/{__version__}"},
-            timeout=settings.request_timeout,
-            max_redirects=3,
-            limits=httpx.Limits(max_connections=20),
-        )
+        self._http: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Client:
+        self._http = httpx.AsyncClient(
+            headers={"User-Agent": f"qaicl/{__version__}"},
+            timeout=self._settings.request_timeout,
+            max_redirects=3,
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        assert self._http is not None
         await self._http.aclose()
 
     async def get(
@@ -189,6 +190,7 @@ class Client:
             self._last[source] = now
 
     async def _once(self, source: str, url: httpx.URL, headers: Mapping[str, str], *, follow: bool) -> Reply:
+        assert self._http is not None, "use it as a context manager"
         try:
             async with self._http.stream("GET", url, headers=headers, follow_redirects=follow) as response:
                 body = await self._read(source, response)

@@ -204,6 +204,15 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """Something rejected, as it is remembered."""
+
+    source: str
+    reason: str
+    times: int
+    last_seen: datetime
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What one reply of a source came to; stored wholly or not at all."""
 

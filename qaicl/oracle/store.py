@@ -25,6 +25,7 @@ from qaicl.oracle.observations import (
     Kind,
     NetworkStats,
     Observation,
+    Quarantined,
     Rejected,
     SourceHealth,
     Stored,
@@ -321,13 +322,13 @@ class Store:
             return None
         return Validator(url=row["url"], etag=row["etag"], last_modified=row["last_modified"])
 
-    def quarantined(self) -> list[tuple[str, str, int, datetime]]:
-        """(source, reason, times, last seen) of what could not be believed, newest first."""
+    def quarantined(self) -> list[Quarantined]:
+        """What could not be believed, newest first."""
         table = tables.quarantine
         query = select(table.c.source, table.c.reason, table.c.times, table.c.last_seen)
         with self.reading() as connection:
             rows = connection.execute(query.order_by(table.c.last_seen.desc())).all()
-        return [(row.source, row.reason, row.times, row.last_seen) for row in rows]
+        return [Quarantined(**row._mapping) for row in rows]
 
     # --- sources: health and quotas --------------------------------------------------------------
 

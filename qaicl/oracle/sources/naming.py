@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from qaicl.settings import AssetSettings
 
+_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 SUMMARY = 500
 """Characters of a summary that are kept."""
@@ -23,5 +25,8 @@ def assets_named(text: str, assets: Mapping[str, AssetSettings]) -> tuple[str, .
 
 
 def plain(text: str | None) -> str:
-    """Text on one line, without HTML tags and entities."""
-    return " ".join(html.unescape(_TAG.sub(" ", text or "")).split())
+    """Text on one line: no HTML, no scripts, no control or direction-changing characters."""
+    unescaped = html.unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text or "")))
+    # Unescaping may have brought tags into being; they go too.
+    stripped = _TAG.sub(" ", _HIDDEN.sub(" ", unescaped))
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in stripped).split())
