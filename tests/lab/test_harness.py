@@ -15,6 +15,7 @@ from harness.command import wait_until
 from harness.config import CONTROLLER, NAME_VARIABLE, LabConfig
 from harness.errors import GuestOffError, LabBusyError, LabError
 from harness.lab import Lab
+from harness.machine import alive
 
 pytestmark = pytest.mark.lab
 HERE = Path(__file__).parent
@@ -98,7 +99,7 @@ def test_power_cut_ends_every_process_and_the_disk_survives(up: Lab) -> None:
     pids = [process.host_pid for process in machine.processes()]
     assert any(process.arguments == ("sleep", "1000") for process in machine.processes())
     up.power_cut("vm3")
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in pids if alive(pid)]
     assert not up.reachable("vm3")
     up.power_cut("vm3")  # twice is as good as once
     up.power_on("vm3")
@@ -118,6 +119,17 @@ def test_processes_of_a_machine_are_stopped_continued_and_killed_from_the_host(u
     wait_until(lambda: "sleep 1234" not in [" ".join(process.arguments) for process in machine.processes()], "killed")
     with pytest.raises(LabError):
         machine.signal_processes("sleep 1234", signal.SIGKILL)
+
+
+def test_a_service_stops_on_one_machine_while_it_runs_on_the_others(up: Lab) -> None:
+    for name in up.machines:
+        up.ssh(name, "systemd-run --quiet --unit=idle --property=TimeoutStopSec=60 sleep 4321")
+    began = time.monotonic()
+    up.ssh("vm1", "systemctl stop idle")
+    assert time.monotonic() - began < 10
+    assert up.ssh("vm2", "systemctl is-active idle").stdout.strip() == "active"
+    up.ssh("vm2", "systemctl stop idle")
+    up.ssh("vm3", "systemctl stop idle")
 
 
 def test_partition_between_two_machines_leaves_all_else_and_heals(up: Lab) -> None:
@@ -229,16 +241,17 @@ def test_up_after_an_up_that_was_killed_half_way(lab: Lab, other: Lab, moment: s
     assert other.leftovers() == []
 
 
-def test_killed_hypervisor_takes_its_machine_along_and_up_still_works(other: Lab) -> None:
+def test_a_machine_whose_hypervisor_was_killed_is_found_and_ended(other: Lab) -> None:
     other.up()
     machine = other.machine("vm1")
     leader = machine.leader
     assert leader is not None
-    hypervisor = int(Path(f"/proc/{_parent(leader)}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(hypervisor, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{leader}").exists(), "process 1 gone")
-    assert not machine.is_on
+    os.kill(_parent(_parent(leader)), signal.SIGKILL)
+    assert machine.is_on  # without a hypervisor, and running
+    other.power_cut("vm1")
+    assert not alive(leader)
     other.power_on("vm1")
+    os.kill(_parent(_parent(machine.leader or 0)), signal.SIGKILL)
     other.down()
     assert other.leftovers() == []
 

@@ -1,20 +1,17 @@
 """One guest's hypervisor: a small process that runs the guest and starts it again when it reboots.
 
-Started as ``python -I hypervisor.py RECORD COMMAND…``; standard library only. While it lives, the guest has power.
-``COMMAND`` is the systemd-nspawn call. It exits with 133 when the guest asked for a reboot (systemd-nspawn(1),
-``--keep-unit`` and the description of ``systemd.unit RestartForceExitStatus=133``); any other end is a power-off.
+Started as ``python -I hypervisor.py RECORD GROUPS COMMAND…``; standard library only. ``GROUPS`` are the control groups
+that the guest joins, separated by colons. ``COMMAND`` is the systemd-nspawn call. It exits with 133 when the guest
+asked for a reboot (``--keep-unit`` in systemd-nspawn(1)); any other end is a power-off.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 REBOOT = 133
 
@@ -32,20 +29,16 @@ def _record(path: Path, guest: int | None) -> None:
     fresh.replace(path)
 
 
-def main(record: Path, command: list[str]) -> int:
-    guest: subprocess.Popen[bytes] | None = None
+def main(record: Path, groups: list[Path], command: list[str]) -> int:
+    def join_groups() -> None:
+        for group in groups:
+            (group / "cgroup.procs").write_text("0")
 
-    def cut_power(signum: int, frame: FrameType | None) -> NoReturn:
-        if guest is not None and guest.poll() is None:
-            guest.kill()
-            guest.wait()
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, cut_power)
     _record(record, None)
     while True:
-        # A killed hypervisor takes its guest with it: nothing may run that nobody has on record.
-        guest = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command])
+        # A killed hypervisor takes systemd-nspawn with it. The guest itself lives on in its control groups, where
+        # the next power cut finds it.
+        guest = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], preexec_fn=join_groups)
         _record(record, guest.pid)
         code = guest.wait()
         if code != REBOOT:
@@ -53,4 +46,4 @@ def main(record: Path, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1]), [Path(group) for group in sys.argv[2].split(":")], sys.argv[3:]))

@@ -290,6 +290,8 @@ class Lab:
         """What of this lab is still on this machine, for a human to read; empty after :meth:`down`."""
         found = [f"directory {self.config.directory}"] if self.config.directory.exists() else []
         found += self.network.leftovers()
+        groups = (group for machine in self.machines.values() for group in machine.groups)
+        found += [f"control group {group}" for group in groups if group.exists()]
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         found += [
             f"mount {line.split()[1]}" for line in mounts if line.split()[1].startswith(f"{self.config.directory}/")

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import hypervisor, image
+from . import cgroups, hypervisor, image
 from .command import run, wait_until
 from .config import BRIDGE, GUESTS, Guest, LabConfig
-from .errors import GuestOffError, LabError
+from .errors import GuestOffError, LabError, NotReadyError
 from .lock import hold, is_held
 from .network import Network
 
@@ -136,9 +137,17 @@ class Machine:
         return self._directory / "power.lock"
 
     @property
+    def groups(self) -> list[Path]:
+        """The control groups that the guest's processes live in."""
+        return cgroups.paths(self._config.name, self.name)
+
+    @property
     def is_on(self) -> bool:
-        """Whether the guest has power. It may still be booting."""
-        return is_held(self._power_lock)
+        """Whether the guest has power. It may still be booting.
+
+        A guest outlives its systemd-nspawn when that is killed: its processes count too.
+        """
+        return is_held(self._power_lock) or bool(cgroups.pids(self.groups))
 
     def is_off(self) -> bool:
         """Whether the guest has no power."""
@@ -154,14 +163,17 @@ class Machine:
             *("systemd-nspawn", "-q", "-b", "-D", str(self.root), f"--network-bridge={BRIDGE}", "-M", self.name),
             *("--register=no", "--keep-unit", "--resolv-conf=off"),
         )
-        starter = ("setsid", "--fork", sys.executable, "-I", hypervisor.__file__)
+        if self.is_on:
+            raise LabError(f"{self.name} is on already")
+        cgroups.make(self.groups)
+        starter = ("setsid", "--fork", sys.executable, "-I", hypervisor.__file__, str(self._record))
         self._record.unlink(missing_ok=True)
         # The hypervisor inherits the lock and keeps it for as long as it lives: whoever cleans up can see it,
         # also when this process is killed before the hypervisor has put its pid on record.
         with hold(self._power_lock, wait=False) as descriptor, self.console.open("ab") as console:
             os.set_inheritable(descriptor, True)
             subprocess.run(
-                [*starter, str(self._record), *self._network.inside(*command)],
+                [*starter, ":".join(map(str, self.groups)), *self._network.inside(*command)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -172,19 +184,24 @@ class Machine:
 
     def power_cut(self) -> None:
         """Take the guest's power away, at once and without a word to it. Nothing happens if it is off."""
-        if self.is_on:
+        if is_held(self._power_lock):
             wait_until(self._record.exists, f"{self.name}: hypervisor on record")
         leader = self.leader
-        for pid, started in self._pids():
-            _kill(pid, started)
         if leader is not None:
-            # Process 1 of a pid namespace takes all the others with it (pid_namespaces(7)).
-            _kill(leader, None)
-        wait_until(lambda: not self._is_alive(leader), f"{self.name}: all processes gone")
+            # Process 1 of a pid namespace takes all the others with it (pid_namespaces(7)); systemd-nspawn and the
+            # hypervisor then end by themselves, and leave no zombie behind.
+            with suppress(ProcessLookupError):
+                os.kill(leader, signal.SIGKILL)
+            with suppress(NotReadyError):
+                wait_until(self.is_off, f"{self.name}: hypervisor ended", timeout=2)
+        for pid, started in self._pids():
+            if _runs(pid, started):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(_runs(*entry) for entry in self._pids()), f"{self.name}: no power")
+        cgroups.remove(self.groups)
+        wait_until(self.is_off, f"{self.name}: lock free")
         self._record.unlink(missing_ok=True)
-
-    def _is_alive(self, leader: int | None) -> bool:
-        return self.is_on or any(_runs(*entry) for entry in self._pids()) or (leader is not None and _exists(leader))
 
     def _pids(self) -> list[tuple[int, int]]:
         if not self._record.exists():
@@ -292,7 +309,8 @@ def _guest_pid(host_pid: int) -> int | None:
     return int(pids[-1]) if len(pids) > 1 else None
 
 
-def _exists(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie that nobody has fetched yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -301,15 +319,6 @@ def _exists(pid: int) -> bool:
 
 def _runs(pid: int, started: int) -> bool:
     try:
-        return _exists(pid) and hypervisor.start_time(pid) == started
+        return alive(pid) and hypervisor.start_time(pid) == started
     except OSError:
         return False
-
-
-def _kill(pid: int, started: int | None) -> None:
-    """SIGKILL, unless the pid meanwhile belongs to another process."""
-    if started is None or _runs(pid, started):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
