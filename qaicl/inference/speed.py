@@ -80,7 +80,7 @@ class SpeedCache:
             "threads": threads,
             "machine": platform.node(),
             "processor": _processor(),
-            "torch": torch.__version__,
+            "torch": str(str(torch.__version__)),
         }
 
     def get(self, precision: Chosen, measure: Callable[[], Speed]) -> Speed:
