@@ -42,11 +42,10 @@ def list_models(ctx: typer.Context, output: Output = Format.text) -> None:
         return
     from rich.table import Column, Table
 
-    whole = [Column(title, no_wrap=True) for title in ("model", "state", "size", "family", "licence")]
-    table = Table(*whole, "", box=None)
+    table = Table(*(Column(title, no_wrap=True) for title in ("model", "state", "size", "family", "licence")), box=None)
     for entry in entries:
         size = readable_size(entry.size) if entry.size else "?"
-        table.add_row(entry.name, entry.state, size, entry.family, entry.licence, entry.description)
+        table.add_row(entry.name, entry.state, size, entry.family, entry.licence)
     console().print(table)
 
 

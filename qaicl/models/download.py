@@ -256,7 +256,7 @@ class Downloader:
                 require_space(part.parent, expected - offset)
             with part.open("ab" if offset else "wb") as file:
                 self._progress(Step(Phase.downloading, remote.label, done, expected))
-                for chunk in reply.iter_raw(CHUNK // 4):
+                for chunk in reply.iter_raw():  # no chunk size: a gathered chunk would be lost with the connection
                     done += len(chunk)
                     if expected is not None and done > expected:
                         break
