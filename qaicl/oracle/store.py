@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, delete, func, or_, select
+from sqlalchemy import URL, Connection, Engine, RowMapping, Table, create_engine, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.pool import StaticPool
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("open", "high", "low", "close", "volume")
+MONTH = timedelta(days=30)
 KEPT_BODY = 16_384
 """Characters of a rejected reply that are kept."""
 
@@ -150,17 +151,14 @@ class Store:
             return [_observation(row) for row in connection.execute(query.order_by(table.c.observed_at)).mappings()]
 
     def latest(self, metric: str, asset: str, *, until: datetime | None = None) -> list[Observation]:
-        """Each source's newest observation of an asset's metric, up to and including ``until``."""
-        table = tables.observations
-        mine = [table.c.asset == asset, table.c.metric == metric]
-        if until is not None:
-            mine.append(table.c.observed_at <= until)
-        newest = select(table.c.source, func.max(table.c.observed_at).label("at")).where(*mine).group_by(table.c.source)
-        top = newest.subquery()
-        query = select(table).join(top, (table.c.source == top.c.source) & (table.c.observed_at == top.c.at))
+        """Each source's newest observation of an asset's metric, up to and including ``until``.
+
+        A source whose newest is a month older than another's is left out, so that years of history cost nothing.
+        """
+        t = tables.observations
+        mine = [t.c.asset == asset, t.c.metric == metric]
         with self.reading() as connection:
-            rows = connection.execute(query.where(*mine).order_by(table.c.source)).mappings()
-            return [_observation(row) for row in rows]
+            return [_observation(row) for row in _newest(connection, t, t.c.observed_at, mine, until)]
 
     def candles(
         self, asset: str, start: datetime, end: datetime, interval: Interval, *, source: str | None = None
@@ -205,12 +203,9 @@ class Store:
 
     def last_closes(self, asset: str, *, until: datetime) -> list[Observation]:
         """Each exchange's newest candle close up to ``until``, as price observations."""
-        table = tables.candles
-        newest = select(table.c.source, func.max(table.c.closed_at).label("at"))
-        top = newest.where(table.c.asset == asset, table.c.closed_at <= until).group_by(table.c.source).subquery()
-        query = select(table).join(top, (table.c.source == top.c.source) & (table.c.closed_at == top.c.at))
+        t = tables.candles
         with self.reading() as connection:
-            rows = connection.execute(query.where(table.c.asset == asset)).mappings().all()
+            rows = _newest(connection, t, t.c.closed_at, [t.c.asset == asset], until)
         return [
             Observation(
                 source=row["source"],
@@ -395,6 +390,21 @@ def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]],
         statement = statement.on_conflict_do_nothing(index_elements=key)
     unique = {tuple(row[name] for name in key): row for row in rows}
     return max(0, connection.execute(statement, list(unique.values())).rowcount)
+
+
+def _newest(
+    connection: Connection, table: Table, time: Any, mine: list[Any], until: datetime | None
+) -> Sequence[RowMapping]:
+    """Each source's newest row among ``mine``, by the column ``time``."""
+    if until is not None:
+        mine = [*mine, time <= until]
+    newest = connection.execute(select(func.max(time)).where(*mine)).scalar()
+    if newest is None:
+        return []
+    within = [*mine, time > newest - MONTH]
+    top = select(table.c.source, func.max(time).label("at")).where(*within).group_by(table.c.source).subquery()
+    query = select(table).join(top, (table.c.source == top.c.source) & (time == top.c.at))
+    return connection.execute(query.where(*within).order_by(table.c.source)).mappings().all()
 
 
 def _row(record: msgspec.Struct) -> dict[str, Any]:
