@@ -38,16 +38,21 @@ class RangeBreak:
 
     name = "range"
     reason = "outside everything seen before"
+    SETTLE: ClassVar[int] = 50
 
     def __init__(self) -> None:
         self._low = self._high = float("nan")
+        self._count = 0
 
     def update(self, seconds: float, value: float) -> float:
-        """Share of the range by which the value breaks out of it."""
+        """Share of the range by which the value breaks out of it; 0 while the range is young."""
         if self._low != self._low:
             self._low = self._high = value
-            return 0.0
-        off = max(value - self._high, self._low - value, 0.0) / max(self._high - self._low, 1e-12)
+        self._count += 1
+        off = 0.0
+        if self._count > self.SETTLE:
+            size = max(self._high - self._low, 1e-3 * abs(self._high), 1e-12)
+            off = max(value - self._high, self._low - value, 0.0) / size
         self._low, self._high = min(self._low, value), max(self._high, value)
         return off
 

@@ -101,7 +101,9 @@ def watch(name: str, points: Sequence[tuple[datetime, float]]) -> list[Anomaly]:
             )
             if i - last < REST:
                 # The same event, growing: it keeps the moment when it began.
-                found[-1] = msgspec.structs.replace(anomaly, at=found[-1].at)
+                begun = found[-1]
+                every = tuple(dict.fromkeys(begun.reasons + anomaly.reasons))
+                found[-1] = msgspec.structs.replace(anomaly, at=begun.at, reasons=every)
             else:
                 found.append(anomaly)
             last = i

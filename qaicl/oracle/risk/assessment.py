@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -85,13 +85,16 @@ def level_of(score: float) -> Level:
     return Level.medium if score >= MEDIUM_FROM else Level.low
 
 
-def assess(inputs: Mapping[str, float | None], alert_from: float = ALERT_FROM) -> RiskAssessment:
+def assess(
+    inputs: Mapping[str, float | None], alert_from: float = ALERT_FROM, also_expected: Collection[str] = ()
+) -> RiskAssessment:
     """Score what was measured.
 
     Args:
         inputs: factor name → measured value in the factor's unit; None or absent: nobody could measure it. An
             expected factor then counts :data:`MISSING_POINTS`, any other is left out.
         alert_from: the score from which ``alerting`` is set.
+        also_expected: factors that this asset should have, such as a network's; missing ones count too.
 
     Raises:
         ValueError: a name is no factor, or a value is not a number.
@@ -101,7 +104,11 @@ def assess(inputs: Mapping[str, float | None], alert_from: float = ALERT_FROM) -
     factors: list[FactorRisk] = []
     groups: list[GroupRisk] = []
     for group in Group:
-        rated = [_rate(factor, inputs.get(factor.name)) for factor in FACTORS if factor.group is group]
+        rated = [
+            (factor, _points(factor, inputs.get(factor.name), factor.name in also_expected))
+            for factor in FACTORS
+            if factor.group is group
+        ]
         counted = [(factor, points) for factor, points in rated if points is not None]
         if not counted:
             continue
@@ -149,7 +156,7 @@ def assess(inputs: Mapping[str, float | None], alert_from: float = ALERT_FROM) -
     )
 
 
-def _rate(factor: Factor, value: float | None) -> tuple[Factor, float | None]:
-    if value is None:
-        return factor, MISSING_POINTS if factor.expected else None
-    return factor, factor.points(value)
+def _points(factor: Factor, value: float | None, also_expected: bool) -> float | None:
+    if value is not None:
+        return factor.points(value)
+    return MISSING_POINTS if factor.expected or also_expected else None
