@@ -2,6 +2,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
+SEEDS ?= 1000
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -17,4 +19,36 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(STAMP) ## Create .venv and install everything
-.PHONY: help setup
+
+demo: $(STAMP) ## Start a cluster, ask it, kill a node in the middle of an answer, print a market report
+	$(BIN)/qaicl demo
+	$(BIN)/qaicl oracle report --recorded
+
+test: $(STAMP) ## Run the whole test suite but the lab
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/integration tests/simulation
+
+lint: $(STAMP) ## Check style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+simulate: $(STAMP) ## Simulate more seeds: make simulate SEEDS=20000
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --workers $(WORKERS)
+
+bench: $(STAMP) ## Measure speed; each figure beside a named peer
+	for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lab-up: $(STAMP) ## Boot three real machines (root): see docs/lab.md
+	$(BIN)/python tests/lab/lab.py up
+
+lab-down: $(STAMP) ## Power the lab off and remove every trace
+	$(BIN)/python tests/lab/lab.py down
+
+test-lab: $(STAMP) ## Run the tests that need the lab (root)
+	$(BIN)/pytest -q -m lab tests/lab
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: help setup demo test lint simulate bench lab-up lab-down test-lab clean

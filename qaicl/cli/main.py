@@ -24,6 +24,7 @@ class Root(LazyGroup):
         "model": ("qaicl.cli.model", "List, pull and verify models"),
         "down": ("qaicl.cli.down", "Stop the local cluster"),
         "doctor": ("qaicl.cli.doctor", "Look for what is wrong, and say what to do"),
+        "demo": ("qaicl.cli.demo", "A cluster of its own, a question, a killed node, and the answer all the same"),
         "config": ("qaicl.cli.config", "Show the settings and where each comes from"),
         "daemon": ("qaicl.cli.daemon", "Run one daemon in the foreground"),
         "oracle": ("qaicl.cli.oracle", "Collect market data, report on it, assess risk"),

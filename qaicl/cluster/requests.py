@@ -23,6 +23,9 @@ from qaicl.cluster.placement import Plan, Wish, place
 from qaicl.cluster.state import FINISHED_KEPT, Ended, Phase, RequestView, State
 from qaicl.wire import messages as wire
 
+NOBODY_PATIENCE = 10.0
+"""Seconds that a request waits for any node at all; a node that comes back is used again within this time."""
+
 # --- from the store ------------------------------------------------------------------------------
 
 
@@ -418,12 +421,12 @@ def tick(state: State, now: float) -> list[Action]:
                 wire.Failed(view.spec.id, view.attempt, f"no token for {timeout:g} s", "a stage stands still"),
                 now,
             )
-        elif view.phase is Phase.waiting and now - view.waiting_since > timeout and not _anyone(state):
+        elif view.phase is Phase.waiting and now - view.waiting_since > NOBODY_PATIENCE and not _anyone(state):
             error = wire.Failed(
                 view.spec.id,
                 view.attempt,
                 "no node can serve",
-                f"none has been fit for work for {timeout:g} s",
+                f"none has been fit for work for {NOBODY_PATIENCE:g} s",
                 "run: qaicl status",
             )
             actions += end(state, view, now, error=error)

@@ -24,7 +24,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 def spawn(
-    directory: Path, name: str, kind: str, command: Sequence[str], environ: Mapping[str, str], bind: str = ""
+    directory: Path, name: str, kind: str, command: list[str], environ: Mapping[str, str], bind: str = ""
 ) -> Running:
     """Start a process in a session of its own; its output goes to ``<name>.log``, its record to ``<name>.json``."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
