@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from enum import StrEnum
 from typing import NamedTuple
@@ -85,7 +86,7 @@ def dealer(
     try:
         _common(socket, keypair)
         try:
-            socket.curve_serverkey = server_public_key.encode("ascii", "replace")
+            socket.curve_serverkey = server_public_key.encode("ascii")
         except (zmq.ZMQError, ValueError) as error:
             raise NotAuthorisedError(
                 f"the public key of {endpoint} is not one",
@@ -96,16 +97,32 @@ def dealer(
         if identity:
             socket.routing_id = identity
         if connect:
-            try:
-                socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                raise WireError(
-                    f"cannot connect to {endpoint}", why=str(error), fix="an address looks like tcp://10.0.0.10:5000"
-                ) from error
+            _connect(socket, endpoint)
     except BaseException:
         socket.close(0)
         raise
     return socket
+
+
+def reconnect(socket: Socket, endpoint: str) -> None:
+    """Begin anew with a dealer's connection.
+
+    A dealer tries again by itself after a lost connection, and not after a refusal or a breach of the protocol: there
+    its session has ended for good. Call this then, after a pause, or whenever it has been without its peer for long.
+    """
+    with contextlib.suppress(zmq.ZMQError):
+        # The session is gone where the server refused it.
+        socket.disconnect(endpoint)
+    _connect(socket, endpoint)
+
+
+def _connect(socket: Socket, endpoint: str) -> None:
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise WireError(
+            f"cannot connect to {endpoint}", why=str(error), fix="an address looks like tcp://10.0.0.10:5000"
+        ) from error
 
 
 def _common(socket: Socket, keypair: KeyPair) -> None:
@@ -152,11 +169,16 @@ class EventKind(StrEnum):
 
 
 class Event(NamedTuple):
-    """What a monitor saw. ``refused`` is also set when handshakes break off again and again."""
+    """What a monitor saw.
+
+    ``refused``: our key, or the server's, is not the right one; also set when handshakes break off again and again.
+    ``final``: the dealer will not try again by itself, see ``reconnect``.
+    """
 
     kind: EventKind
     endpoint: str
     refused: bool = False
+    final: bool = False
 
     @property
     def connected(self) -> bool:
@@ -196,7 +218,8 @@ class Monitor:
             elif kind is EventKind.connected:
                 self._broken = 0
             refused = kind is EventKind.refused or (kind is EventKind.broken and self._broken >= FAILED_HANDSHAKES)
-            found.append(Event(kind, message["endpoint"].decode("utf-8", "replace"), refused))
+            final = message["event"] in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+            found.append(Event(kind, message["endpoint"].decode("utf-8", "replace"), refused, final))
         return found
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ def test_received_frames_share_their_memory() -> None:
     ]
     _, (part,) = frames.decode(received)
     assert isinstance(part, memoryview)
-    assert part.obj is received[1]
+    assert isinstance(part.obj, zmq.Frame)
 
 
 def address_space_peak() -> int:
