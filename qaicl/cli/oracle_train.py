@@ -34,8 +34,9 @@ def train(
     from rich.progress import TextColumn, TimeRemainingColumn
 
     from qaicl import settings
+    from qaicl.models import ready
     from qaicl.oracle.sentiment import training
-    from qaicl.oracle.sentiment.service import base_directory
+    from qaicl.oracle.sentiment.service import BASE
 
     torch.set_num_threads(threads)
     recipe = training.Recipe(seed=seed, epochs=epochs)
@@ -56,7 +57,7 @@ def train(
             if not sys.stderr.isatty() and progress.step % 50 == 0:
                 say(f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
 
-        card = training.train(base or base_directory(settings.load(ctx.obj)), examples, recipe, adapter, report=show)
+        card = training.train(base or ready(settings.load(ctx.obj), BASE), examples, recipe, adapter, report=show)
     if output is Format.json:
         emit_json({"adapter": str(adapter), "card": msgspec.to_builtins(card)})
     else:

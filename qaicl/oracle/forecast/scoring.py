@@ -91,12 +91,13 @@ def skill(probabilities: Array, base: Array, rises: Array, rows: Rows) -> Range:
 
 def verdict(baselines: tuple[Baseline, ...], brier_skill: Range) -> tuple[Verdict, str]:
     """EDGE only where the intervals clear every baseline and the base rate; and why."""
-    for one in baselines:
-        if one.advantage.low <= 0.0:
-            return "NO EDGE", (
-                f"accuracy is {one.advantage.value:+.3f} against {one.name}, and its 95 % interval "
-                f"[{one.advantage.low:+.3f}, {one.advantage.high:+.3f}] does not clear zero"
-            )
+    hardest = min(baselines, key=lambda one: one.advantage.low)
+    ahead = hardest.advantage
+    if ahead.low <= 0.0:
+        return "NO EDGE", (
+            f"accuracy is {ahead.value:+.3f} against {hardest.name}, and its 95 % interval "
+            f"[{ahead.low:+.3f}, {ahead.high:+.3f}] does not clear zero"
+        )
     if brier_skill.low <= 0.0:
         return "NO EDGE", (
             f"the Brier skill is {brier_skill.value:+.3f}, and its 95 % interval "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -67,6 +68,34 @@ def read(path: Path) -> list[Example]:
     if not examples:
         raise BadDatasetError(f"{path} is empty", why="it has no labelled line", fix="give a file with text and labels")
     return examples
+
+
+def read_texts(path: Path) -> list[str]:
+    """The ``text`` of each line of a JSON Lines file; ``-`` is standard input.
+
+    Raises:
+        BadDatasetError: the file cannot be read, or a line is not an object with a text.
+    """
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise BadDatasetError(
+            f"cannot read {path}", why=error.strerror or str(error), fix="give a readable file"
+        ) from error
+    texts = []
+    for number, line in enumerate(raw.splitlines(), 1):
+        if line.strip():
+            try:
+                texts.append(msgspec.json.decode(line, type=_Line).text)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise BadDatasetError(
+                    f"{path}, line {number} has no text", why=str(error), fix='each line is an object: {"text": "…"}'
+                ) from error
+    return texts
+
+
+class _Line(msgspec.Struct):
+    text: str
 
 
 def _csv(text: str, path: Path) -> Iterator[tuple[int, str, str]]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from qaicl.errors import UnknownModelError
+from qaicl.models import ready
 from qaicl.oracle.observations import Headline
 from qaicl.oracle.sentiment.adapter import SHIPPED
 from qaicl.oracle.sentiment.model import AdapterModel, HubModel, SentimentModel
@@ -17,29 +17,19 @@ from qaicl.settings import Settings, load
 BASE = "all-minilm-l6-v2"
 
 
-def base_directory(settings: Settings) -> Path:
-    """The base encoder's directory in the model store."""
-    return settings.paths.models(settings.values.models) / BASE
-
-
 def model_of(settings: Settings) -> SentimentModel:
     """The model that the settings name; loaded once a process.
 
     Raises:
-        ModelMissingError: it is not in the model store.
+        UnknownModelError: there is no such model.
+        ModelMissingError: it has to be pulled first.
         UnsupportedModelError: it is not a sentiment model, or the adapter does not fit.
         DamagedFileError: a file is broken.
     """
     chosen = settings.values.sentiment
-    if not chosen.model:
-        return _adapter(base_directory(settings), Path(chosen.adapter).expanduser() if chosen.adapter else SHIPPED)
-    if "/" in chosen.model or chosen.model.startswith("."):
-        raise UnknownModelError(
-            f"'{chosen.model}' is not a model's name",
-            why="it must be a directory of the model store",
-            fix="run: qaicl model list",
-        )
-    return _hub(settings.paths.models(settings.values.models) / chosen.model)
+    if chosen.model:
+        return _hub(ready(settings, chosen.model))
+    return _adapter(ready(settings, BASE), Path(chosen.adapter).expanduser() if chosen.adapter else SHIPPED)
 
 
 @lru_cache(maxsize=2)

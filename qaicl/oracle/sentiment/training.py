@@ -131,6 +131,8 @@ def train(
     for label in LABELS:
         if not any(example.label == label for example in training):
             raise BadDatasetError("nothing to learn from", why=f"no text is labelled {label}", fix="add examples")
+    if not calibration:
+        raise BadDatasetError("too few examples", why="none is left to set the temperature with", fix="add examples")
     encoding = Encoding(base)
     ids = encoding.ids([clean(example.text) for example in training])
     labels = [LABELS.index(example.label) for example in training]
