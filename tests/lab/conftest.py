@@ -12,9 +12,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from harness import requirements  # noqa: E402
+from harness.command import wait_until  # noqa: E402
 from harness.config import LabConfig  # noqa: E402
 from harness.lab import Lab  # noqa: E402
+from harness.operator import Operator, keep_gathered  # noqa: E402
 
+PROVISIONED = "provisioned"
 # Not the default name: a lab that somebody tries things in stays what it is while the tests run.
 SESSION_LAB = "qaicl-test"
 LONGEST_TEST = 900
@@ -55,3 +58,31 @@ def bare(lab: Lab) -> Lab:
     """Three machines as a cloud hands them over: nothing on them but SSH."""
     lab.restore("bare")
     return lab
+
+
+@pytest.fixture
+def operator(lab: Lab, tmp_path: Path) -> Operator:
+    """An operator who has done nothing yet, with the model and the wheels already at hand."""
+    return Operator(lab, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def cluster_operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """The operator of the session's cluster, provisioned once from bare machines in a run that nothing disturbs."""
+    operator = Operator(lab, tmp_path_factory.mktemp("cluster") / "home")
+    lab.restore("bare")
+    operator.qaicl("model", "pull", "smollm2-135m").expect(0)
+    operator.first_run = operator.apply().expect(0)
+    keep_gathered(operator)
+    wait_until(operator.answers, "the fresh cluster answers", timeout=120, every=1)
+    lab.save(PROVISIONED)
+    return operator
+
+
+@pytest.fixture
+def cluster(cluster_operator: Operator) -> Operator:
+    """A cluster that answers, on three machines as they were right after provisioning."""
+    cluster_operator.lab.restore(PROVISIONED)
+    wait_until(lambda: len(cluster_operator.alive_nodes()) == 3, "three nodes alive", timeout=120, every=1)
+    wait_until(cluster_operator.answers, "the restored cluster answers", timeout=120, every=1)
+    return cluster_operator
