@@ -32,7 +32,9 @@ def console(stderr: bool = False) -> Console:
     """A rich console that honours NO_COLOR and stays plain off a terminal."""
     from rich.console import Console
 
-    return Console(stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Off a terminal there is no width to fit into, and a cut table is of no use to grep.
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 220
+    return Console(stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, width=width)
 
 
 def emit_json(data: Any) -> None:

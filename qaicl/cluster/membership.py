@@ -55,7 +55,8 @@ def registered(state: State, name: str, record: wire.NodeRecord, now: float) -> 
         node.status = NodeStatus.alive
         node.failures = 0
         actions.append(Note("info", "node-up", {"node": name, "incarnation": record.incarnation}))
-    return [*actions, *_introduce(state), *requests.schedule(state, now)]
+    state.introduce = True
+    return [*actions, *requests.schedule(state, now)]
 
 
 def _introduce(state: State) -> list[Action]:
@@ -81,7 +82,7 @@ def heartbeat(state: State, name: str, message: wire.Heartbeat, now: float) -> l
     if node.status in (NodeStatus.dead, NodeStatus.joining):
         node.status = NodeStatus.alive
         actions.append(Note("info", "node-back", {"node": name}))
-        actions += _introduce(state)
+        state.introduce = True
     if message.seq > node.commanded and node.status in (NodeStatus.alive, NodeStatus.draining):
         node.status = NodeStatus.draining if message.draining else NodeStatus.alive
     newly = frozenset(message.unreachable) - node.unreachable
@@ -124,6 +125,9 @@ def tick(state: State, now: float) -> list[Action]:
             node.last_heard = now
     state.last_tick = now
     actions: list[Action] = []
+    if state.introduce:
+        state.introduce = False
+        actions += _introduce(state)
     for name, node in list(state.nodes.items()):
         if node.status in (NodeStatus.alive, NodeStatus.draining) and now - node.last_heard > patience:
             actions += lost(state, name, f"silent for {now - node.last_heard:.1f} s", now)

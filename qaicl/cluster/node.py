@@ -286,11 +286,12 @@ def _hidden(state: NodeState, task: Task, message: wire.PartialResult, data: byt
 
 def _send(state: NodeState, task: Task, message: wire.Message, data: bytes | memoryview = b"") -> list[Action]:
     peer = task.next_node
-    link = state.links.get(peer)
+    # A peer that the leader has not introduced yet will be within a tick.
+    link = state.links.setdefault(peer, Link(since=state.heard))
     send = SendPeer(peer, message, data)
-    if link is not None and link.up:
+    if link.up:
         return [send]
-    if link is not None and link.up is None:
+    if link.up is None:
         link.waiting.append(send)
         return []
     return _unreachable(state, task, peer)

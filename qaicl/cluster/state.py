@@ -134,6 +134,8 @@ class State:
     """Counter of round robin."""
     seq: int = 0
     next_ping: float = 0.0
+    introduce: bool = False
+    """The nodes are to be told of each other at the next tick: once, however many have come."""
     last_tick: float = 0.0
     nodes: dict[str, NodeView] = field(default_factory=dict)
     requests: dict[str, RequestView] = field(default_factory=dict)

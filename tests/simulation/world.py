@@ -142,7 +142,7 @@ class World:
             f"req-{number}",
             f"trace-{number}",
             "echo",
-            (ChatMessage("user", f"question {number} " + "x" * rng.randint(0, 600)),),
+            (ChatMessage("user", f"question {number} " + "x" * (rng.randint(200, 600) if rng.random() < 0.15 else rng.randint(0, 40))),),
             Sampling(temperature=1.0, seed=rng.randint(0, 9), max_tokens=self.scale.tokens),
             rng.choice(("auto", "split", "split", "replica")),
             rng.choice((0, 2, 3, 5)),
@@ -361,7 +361,8 @@ class World:
                 self.deliver(name, peer, lambda: self._to_node(peer, ns.PeerSent(message, data)), other)
             case ns.ConnectPeers(peers):
                 for peer in peers:
-                    self._link(node, peer.name)
+                    if node.state.links[peer.name].up is None:
+                        self._link(node, peer.name)
             case ns.OpenTask():
                 task = node.state.tasks[action.key.rpartition("/")[0]]
                 if task.assignment.epoch < node.highest_epoch:
