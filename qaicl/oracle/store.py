@@ -389,7 +389,8 @@ def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]],
     else:
         statement = statement.on_conflict_do_nothing(index_elements=key)
     unique = {tuple(row[name] for name in key): row for row in rows}
-    return max(0, connection.execute(statement, list(unique.values())).rowcount)
+    # Not rowcount: psycopg does not tell it for many rows.
+    return len(connection.execute(statement.returning(table.c[key[0]]), list(unique.values())).all())
 
 
 def _newest(

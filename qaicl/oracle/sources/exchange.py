@@ -6,6 +6,8 @@ digest of the reply that it was read from.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +20,9 @@ from qaicl.oracle.store import floor
 
 PAGE = 500
 """Bars a call: what the least generous of the usual exchanges gives."""
+
+SETTLING = 2
+"""The newest bars, which an exchange may publish late."""
 
 
 class Exchange:
@@ -33,9 +38,9 @@ class Exchange:
         return "" if self._markets else "no asset has a market there"
 
     async def fetch(self, now: datetime) -> AsyncIterator[Batch]:
-        import ccxt
-
-        exchange = self._connect()
+        # Seconds of importing on a busy machine would let the other sources' requests run into their time limits.
+        ccxt = await asyncio.to_thread(importlib.import_module, "ccxt.async_support")
+        exchange = self._connect(ccxt)
         try:
             await self._load_markets(exchange)
             for asset, symbol in self._markets.items():
@@ -59,10 +64,8 @@ class Exchange:
         finally:
             await exchange.close()
 
-    def _connect(self) -> Any:
-        import ccxt.async_support
-
-        if self.name not in ccxt.async_support.exchanges:
+    def _connect(self, ccxt: Any) -> Any:
+        if self.name not in ccxt.exchanges:
             raise SettingsError(
                 f"'{self.name}' is not an exchange that ccxt knows", fix="mend the markets in oracle.assets"
             )
@@ -82,7 +85,7 @@ class Exchange:
                 raise bad_reply(reply, "no JSON")
             return document
 
-        kind = getattr(ccxt.async_support, self.name)
+        kind = getattr(ccxt, self.name)
         return type(kind.__name__, (kind,), {"fetch": fetch})({"enableRateLimit": False})
 
     def _rooted(self, url: str) -> str:
@@ -116,23 +119,26 @@ class Exchange:
                 rows = await exchange.fetch_ohlcv(symbol, interval, since=since, limit=count, params={"until": until})
                 reply = self._reply()
                 asked = [opens + (bar + 1) * step for bar in range(count)]
+                if not rows and len(asked) > SETTLING and asked[-1] == end:
+                    raise bad_reply(reply, f"no bars of {symbol}")
                 candles = [c for c in self._bars(rows, reply, asset, symbol, interval) if c.closed_at in set(asked)]
-                yield batch(reply, candles=candles, gaps=self._gaps(asset, interval, asked, candles, end))
+                yield batch(reply, candles=candles, gaps=self._gaps(reply, asset, interval, asked, candles))
                 opens += count * step
 
     def _gaps(
-        self, asset: str, interval: Interval, asked: list[datetime], candles: list[Candle], end: datetime
+        self, reply: Reply, asset: str, interval: Interval, asked: list[datetime], candles: list[Candle]
     ) -> list[Gap]:
-        """Bars that the exchange does not have: between those it gave, or older than a day where it gave none.
+        """Bars that the exchange does not have: between those it gave, or all where it answered with an empty list.
 
         Those before the first and after the last it gave may have been cut off by its own page size.
         """
         got = {candle.closed_at for candle in candles}
-        lacking = [
-            bar
-            for bar in asked
-            if bar not in got and (min(got) < bar < max(got) if got else bar < end - timedelta(days=1))
-        ]
+        if got:
+            lacking = [bar for bar in asked if min(got) < bar < max(got) and bar not in got]
+        elif reply.body.strip() == b"[]" and len(asked) > SETTLING:
+            lacking = asked[:-SETTLING]
+        else:
+            lacking = []
         return [Gap(source=self.name, asset=asset, interval=interval, closed_at=bar) for bar in lacking]
 
     def _bars(self, rows: Any, reply: Reply, asset: str, symbol: str, interval: Interval) -> Iterable[Candle]:
