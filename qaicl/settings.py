@@ -173,6 +173,62 @@ class SentimentSettings(Section, frozen=True):
     """Outlet, lower case, to weight; 1 where not named."""
 
 
+class SinkSettings(Section, frozen=True):
+    """Where alerts are sent. Secrets stand in a file that only its owner can read."""
+
+    kind: Literal["log", "monitor", "webhook", "smtp", "telegram"]
+    path: str = ""
+    """log: the file; empty: ``alerts.jsonl`` in the state directory."""
+    url: str = ""
+    """webhook: where to POST; telegram: the API's root."""
+    secret_file: str = ""
+    """webhook: a bearer token; smtp: the password; telegram: the bot's token."""
+    chat: str = ""
+    host: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 587
+    user: str = ""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    starttls: bool = True
+    at_most_once: bool = False
+    """Rather lose an alert when killed while sending than risk a second copy (smtp, telegram)."""
+
+
+class RouteSettings(Section, frozen=True):
+    """Which alerts go to which sinks; the first route whose labels all match is taken."""
+
+    sinks: tuple[str, ...]
+    match: dict[str, str] = {}
+
+
+class InhibitSettings(Section, frozen=True):
+    """An alert that matches ``source`` silences those that match ``target`` and agree in the labels ``equal``."""
+
+    source: dict[str, str]
+    target: dict[str, str]
+    equal: tuple[str, ...] = ()
+
+
+SINKS: dict[str, SinkSettings] = {"log": SinkSettings(kind="log"), "monitor": SinkSettings(kind="monitor")}
+
+
+class AlertSettings(Section, frozen=True):
+    """When the oracle raises alerts, and to whom."""
+
+    risk_from: Annotated[float, msgspec.Meta(ge=0, le=100)] = 70.0
+    risk_margin: Annotated[float, msgspec.Meta(ge=0, le=50)] = 5.0
+    """Risk must fall so far below ``risk_from`` before the alert is resolved."""
+    group_by: tuple[str, ...] = ("asset", "alert")
+    group_wait: Seconds = 30.0
+    group_interval: Seconds = 300.0
+    repeat_interval: Seconds = 14_400.0
+    sinks: dict[str, SinkSettings] = msgspec.field(default_factory=lambda: dict(SINKS))
+    routes: tuple[RouteSettings, ...] = (RouteSettings(sinks=("log", "monitor")),)
+    inhibit: tuple[InhibitSettings, ...] = (
+        InhibitSettings(source={"level": "critical"}, target={"level": "warning"}, equal=("asset", "alert")),
+    )
+
+
 class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All sections."""
 
@@ -183,6 +239,7 @@ class Values(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitSettings = LimitSettings()
     models: ModelSettings = ModelSettings()
     oracle: OracleSettings = OracleSettings()
+    alerts: AlertSettings = AlertSettings()
     sentiment: SentimentSettings = SentimentSettings()
 
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -29,6 +28,7 @@ from qaicl.oracle.risk.factors import Group
 from qaicl.oracle.risk.inputs import assess_snapshot, market
 from qaicl.oracle.sentiment.report import SentimentReport
 from qaicl.oracle.snapshot import Snapshot
+from qaicl.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -249,27 +249,22 @@ def build_report(
     horizon: timedelta,
     *,
     generated_at: datetime,
+    settings: Settings,
     has_network: bool,
-    alert_from: float,
-    cache: Path | None = None,
     cluster: Mapping[str, float] | None = None,
     timings: Timings | None = None,
 ) -> Report:
-    """:func:`build` with the oracle's own sentiment and forecast.
-
-    Args:
-        cache: a directory for trained forecasts.
-    """
+    """:func:`build` with the oracle's own sentiment and forecast, as the settings want them."""
 
     def mood(headlines: tuple[Headline, ...], now: datetime) -> SentimentReport:
         from qaicl.oracle.sentiment.service import assess as assess_sentiment
 
-        return assess_sentiment(headlines, now)
+        return assess_sentiment(headlines, now, settings)
 
     def outlook(what: Snapshot, how_far: timedelta) -> Forecast:
         from qaicl.oracle.forecast.service import forecast
 
-        return forecast(what, how_far, cache=cache)
+        return forecast(what, how_far, cache=settings.paths.data / "oracle" / "forecasts")
 
     return build(
         snapshot,
@@ -278,7 +273,7 @@ def build_report(
         sentiment=mood,
         forecast=outlook,
         has_network=has_network,
-        alert_from=alert_from,
+        alert_from=settings.values.alerts.risk_from,
         cluster=cluster,
         timings=timings,
     )

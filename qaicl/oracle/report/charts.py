@@ -109,8 +109,9 @@ class Plot:
 
     def svg(self) -> str:
         """The finished chart."""
+        label = escape(self.title, quote=True)
         return (
-            f'<svg viewBox="0 0 {WIDTH:.0f} {self.height:.0f}" role="img" aria-label="{escape(self.title, quote=True)}">'
+            f'<svg viewBox="0 0 {WIDTH:.0f} {self.height:.0f}" role="img" aria-label="{label}">'
             f"<title>{escape(self.title)}</title>{''.join(self._marks)}</svg>"
         )
 
@@ -173,8 +174,9 @@ def calibration(bins: Sequence[tuple[float, float, int]], title: str, said: str,
     parts.append(f'<line class="diagonal" x1="{x(0):.1f}" y1="{y(0):.1f}" x2="{x(1):.1f}" y2="{y(1):.1f}"/>')
     most = max((count for _, _, count in bins), default=1)
     for predicted, share, count in bins:
+        radius = 3 + 7 * math.sqrt(count / most)
         parts.append(
-            f'<circle class="bin" cx="{x(predicted):.1f}" cy="{y(share):.1f}" r="{3 + 7 * math.sqrt(count / most):.1f}">'
+            f'<circle class="bin" cx="{x(predicted):.1f}" cy="{y(share):.1f}" r="{radius:.1f}">'
             f"<title>{predicted:.2f} → {share:.2f} (n = {count})</title></circle>"
         )
     parts.append(f'<text class="tick mid" x="{x(0.5):.1f}" y="{y(0) + 31:.1f}">{escape(said)}</text>')

@@ -25,7 +25,7 @@ ALERT_FROM = 70.0
 MISSING_POINTS = 50.0
 """What an expected figure counts when nobody could measure it: not knowing is not being safe."""
 KEY_POINTS = 40.0
-"""A factor from here on is a key risk."""
+"""A measured factor from here on is a key risk."""
 
 
 class Level(StrEnum):
@@ -143,7 +143,7 @@ def assess(
     mean = sum(group.weight * group.points for group in groups) / total
     score = max(mean, WORST_GROUP * max(group.points for group in groups))
     factors.sort(key=lambda factor: (-factor.points, factor.name))
-    key = tuple(factor.name for factor in factors if factor.points >= KEY_POINTS)
+    key = tuple(factor.name for factor in factors if factor.measured and factor.points >= KEY_POINTS)
     return RiskAssessment(
         score=score,
         level=level_of(score),

@@ -1,0 +1,173 @@
+"""The report as Markdown, for a terminal pager, a chat or a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from qaicl.i18n import Language, translator
+from qaicl.oracle.forecast.records import Forecast
+from qaicl.oracle.report import wording
+from qaicl.oracle.report.document import Absent, Report
+from qaicl.oracle.report.wording import NONE, Translate, moment, number, percent, signed, with_unit
+from qaicl.oracle.sentiment.report import SentimentReport
+
+
+def render_markdown(report: Report, language: Language = "en") -> str:
+    """The whole report."""
+    t = translator(language)
+    lines = [
+        *_head(report, t),
+        *_figures(report, t),
+        *_indicators(report, t),
+        *_risk(report, t),
+        *_forecast(report, t),
+        *_sentiment(report, t),
+        *_anomalies(report, t),
+        *_notes(report, t),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _head(report: Report, t: Translate) -> Iterator[str]:
+    yield f"# {t('Market report')}: {_text(report.asset)}"
+    yield ""
+    if report.recorded:
+        warning = t(
+            "Made from recorded data of {moment}. It does not show the present market.", moment=moment(report.as_of)
+        )
+        yield f"> **{t('RECORDED')}** {warning}"
+        yield ""
+    horizon = f"{t('horizon')} {wording.span(report.horizon_seconds, t)}"
+    yield f"{t('As of')} {moment(report.as_of)} · {horizon} · **{t(report.state)}**"
+    if isinstance(report.narrative, Absent):
+        yield f"\n{t('Not available')}: {_text(report.narrative.why)}"
+    elif report.narrative is not None:
+        yield f"\n{_text(report.narrative.text)}"
+
+
+def _figures(report: Report, t: Translate) -> Iterator[str]:
+    yield from _title(t("Figures"))
+    rows = [
+        (
+            t(wording.FIGURE_NAMES[figure.name]),
+            with_unit(figure.value, figure.unit),
+            ", ".join(figure.sources) or NONE,
+            moment(figure.observed_at),
+            wording.age(figure.age, t),
+            t(figure.state) + (f" ({'; '.join(figure.reasons)})" if figure.reasons and figure.sources else ""),
+        )
+        for figure in report.figures
+    ]
+    yield from _table([t(name) for name in ("Figure", "Value", "Sources", "Observed", "Age", "State")], rows)
+
+
+def _indicators(report: Report, t: Translate) -> Iterator[str]:
+    if report.readings:
+        yield from _title(t("Indicators"))
+        rows = [(t(r.name), with_unit(r.value, r.unit), t(r.says)) for r in report.readings]
+        yield from _table([t("Indicator"), t("Value"), t("Reading")], rows)
+
+
+def _risk(report: Report, t: Translate) -> Iterator[str]:
+    risk = report.risk
+    yield from _title(f"{t('Risk')}: {risk.score:.0f} / 100, {t(risk.level)}")
+    rows = [
+        (
+            t(factor.label),
+            t(factor.group),
+            with_unit(factor.value, t(factor.unit), 3) if factor.measured else t("not measured"),
+            f"{factor.points:.0f}",
+            t(factor.level),
+        )
+        for factor in risk.factors
+    ]
+    yield from _table([t(name) for name in ("Factor", "Group", "Value", "Points", "Level")], rows)
+    if risk.recommendations:
+        yield ""
+        yield from (f"- {t(advice)}" for advice in risk.recommendations)
+
+
+def _forecast(report: Report, t: Translate) -> Iterator[str]:
+    forecast = report.forecast
+    yield from _title(f"{t('Forecast')} · {wording.span(report.horizon_seconds, t)}")
+    if not isinstance(forecast, Forecast):
+        yield _absent(forecast, t)
+        return
+    record = forecast.record
+    yield f"**{t(forecast.verdict)}**: {_text(record.reason)}"
+    yield ""
+    yield f"- {t('Direction')}: {t(forecast.direction)}, {t('probability')} {percent(forecast.probability)}"
+    yield f"- {t('Target')}: {number(forecast.target, 5)} {forecast.quote} ({moment(forecast.until)})"
+    yield f"- {t('80 % interval')}: {number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote}"
+    against = t("against the base rate's")
+    yield f"- Brier {record.brier:.3f} {against} {record.brier_base:.3f}"
+    yield ""
+    rows = [(t("ensemble"), percent(record.accuracy.value, 1), "")]
+    for baseline in record.baselines:
+        gain = baseline.advantage
+        interval = f"{signed(100 * gain.value, 1)} ({signed(100 * gain.low, 1)} … {signed(100 * gain.high, 1)})"
+        rows.append((t(baseline.name), percent(baseline.accuracy, 1), interval))
+    yield from _table([t("Method"), t("Accuracy"), t("Ensemble's advantage, 95 % interval")], rows)
+
+
+def _sentiment(report: Report, t: Translate) -> Iterator[str]:
+    sentiment = report.sentiment
+    yield from _title(t("Sentiment"))
+    if not isinstance(sentiment, SentimentReport):
+        yield _absent(sentiment, t)
+        return
+    yield f"**{t(sentiment.label)}** {signed(sentiment.score)}, {t('confidence')} {percent(sentiment.confidence)}"
+    yield ""
+    rows = [(f.title, f.outlet, moment(f.published_at), signed(f.contribution, 3)) for f in sentiment.factors]
+    if rows:
+        yield from _table([t("What moved it"), t("Outlet"), t("Published"), t("Effect")], rows)
+    yield ""
+    yield t("Sentiment describes coverage. It has shown no power to predict prices and is not used as a forecast.")
+
+
+def _anomalies(report: Report, t: Translate) -> Iterator[str]:
+    yield from _title(t("Anomalies"))
+    rows = [
+        (
+            moment(anomaly.at),
+            t(wording.SERIES_NAMES[anomaly.series]),
+            number(anomaly.value),
+            t(anomaly.severity),
+            ", ".join(t(reason) for reason in anomaly.reasons),
+        )
+        for anomaly in report.anomalies
+    ]
+    if not rows:
+        yield t("none found")
+        return
+    yield from _table([t(name) for name in ("Began", "Series", "Value", "Severity", "Why")], rows)
+
+
+def _notes(report: Report, t: Translate) -> Iterator[str]:
+    yield from _title(t("Data notes"))
+    yield from (f"- **{t(note.state)}** {note.subject}: {_text(note.reason)}" for note in report.notes)
+    yield from (f"- {t(part)}: {method}" for part, method in report.methods.items())
+    yield f"- {t('Inputs (SHA-256)')}: `{report.inputs}`"
+    yield f"- {t('generated')} {moment(report.generated_at)}"
+    yield ""
+    yield f"*{t(report.disclaimer)}*"
+
+
+def _title(text: str) -> tuple[str, str, str]:
+    return "", f"## {text}", ""
+
+
+def _absent(part: Absent, t: Translate) -> str:
+    return f"{t('Not available')}: {_text(part.why)} {_text(part.fix)}".rstrip()
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    yield from ("| " + " | ".join(_text(cell) for cell in row) + " |" for row in rows)
+
+
+def _text(text: str) -> str:
+    """Outside text made harmless: no markup, no line break, no table border."""
+    flat = " ".join(text.split())
+    return "".join("\\" + c if c in "\\`*_[]<>|#" else c for c in flat)
