@@ -10,10 +10,11 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -37,7 +38,7 @@ class Address:
     password: str = field(default="", repr=False)
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
-    options: tuple[tuple[str, str], ...] = ()
+    query: str = ""
 
     def __str__(self) -> str:
         return self.url
@@ -71,7 +72,7 @@ class Address:
             _password(Path(settings.password_file).expanduser()) if settings.password_file else "",
             sentinels,
             parts.path.strip("/") or settings.sentinel_service,
-            tuple(parse_qsl(parts.query)) if sentinels else (),
+            parts.query,
         )
 
     def pool(self) -> ConnectionPool:
@@ -89,15 +90,22 @@ class Address:
         }
         login = {"username": self.username or None, "password": self.password or None}
         try:
-            if not self.sentinels:
-                return ConnectionPool.from_url(self.url, **timing, **login)
-            options: dict[str, Any] = {**timing, **dict(self.options)}
-            if self.url.startswith("rediss"):
-                options["ssl"] = True
-            sentinel = Sentinel(list(self.sentinels), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-            return SentinelConnectionPool(self.service, sentinel, **options, **login)  # type: ignore[no-untyped-call]
+            pool = self._pool(timing, login)
+            # The driver looks at its options only when it makes a connection; making one does not connect yet.
+            pool.connection_class(**pool.connection_kwargs)
         except (TypeError, ValueError) as error:
             raise _not_an_address(self.url, str(error)) from error
+        return pool
+
+    def _pool(self, timing: dict[str, Any], login: dict[str, Any]) -> ConnectionPool:
+        if not self.sentinels:
+            return ConnectionPool.from_url(self.url, **timing, **login)
+        # The driver reads the options of plain addresses only, so it is given one.
+        options: dict[str, Any] = {**parse_url(f"redis://?{self.query}"), **timing}  # type: ignore[no-untyped-call]
+        if self.url.startswith("rediss"):
+            options["ssl"] = True
+        sentinel = Sentinel(list(self.sentinels), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        return SentinelConnectionPool(self.service, sentinel, **options, **login)  # type: ignore[no-untyped-call]
 
 
 def _sentinels(hosts: str) -> tuple[tuple[str, int], ...]:

@@ -146,7 +146,7 @@ class Session:
                     else:
                         outcomes[index] = self._understand(operations[index], raw)
                 if len(replies) < len(todo):
-                    down = down or self._error(exceptions.ConnectionError("it closed the connection"))
+                    down = down or no_answer(self._address, "it closed the connection")
                 if not forgotten or down:
                     break
                 # The server was told to forget its scripts; all that it refused has not happened, so order is kept.
@@ -200,11 +200,16 @@ class Session:
             return StoreError(f"the store at {self._address} {what}", why=why, fix=fix)
         if isinstance(error, exceptions.ResponseError):
             return StoreError(f"the store at {self._address} refused", why=why, fix="see the server's log")
-        return StoreError(
-            f"the store at {self._address} does not answer",
-            why=why,
-            fix="check that it runs and that store.url is right; qaicl doctor tells more",
-        )
+        return no_answer(self._address, why)
+
+
+def no_answer(address: Address, why: str) -> StoreError:
+    """The error of a store that cannot be reached."""
+    return StoreError(
+        f"the store at {address} does not answer",
+        why=why,
+        fix="check that it runs and that store.url is right; qaicl doctor tells more",
+    )
 
 
 def _code(error: Exception) -> str:

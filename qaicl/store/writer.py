@@ -19,7 +19,7 @@ from qaicl.errors import BusyError, QaiclError, StoreError
 from qaicl.store.address import Address
 from qaicl.store.ops import Op
 from qaicl.store.scripts import Scripts
-from qaicl.store.session import LOST, Lost, Outcome, Session
+from qaicl.store.session import LOST, Lost, Outcome, Session, no_answer
 
 __all__ = ["Down", "Event", "Lost", "Result", "StoreWorker", "Up"]
 
@@ -47,7 +47,10 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The store cannot be used. Everything submitted until the next ``Up`` comes back as ``Lost``."""
+    """The store cannot be used. Everything submitted until the next ``Up`` comes back as ``Lost``.
+
+    Comes again before that ``Up`` only where the reason changes.
+    """
 
     error: QaiclError
 
@@ -74,8 +77,9 @@ class _Bell:
 
     def hush(self) -> None:
         """Call it before looking at what the ringing was for, or a ring in between is lost."""
-        with contextlib.suppress(BlockingIOError):
-            self._reader.recv(16)
+        if self._reader.fileno() != -1:
+            with contextlib.suppress(BlockingIOError):
+                self._reader.recv(16)
         self._rung = False
 
     def close(self) -> None:
@@ -179,8 +183,8 @@ class StoreWorker:
             try:
                 self._session.open()
             except QaiclError as error:
-                if str(error) != told:
-                    told = str(error)
+                if error.what != told:
+                    told = error.what
                     self._tell(Down(error))
                 self._rest(delay)
                 delay = min(delay * 2, RETRY_LAST)
@@ -190,7 +194,7 @@ class StoreWorker:
             error_or_none = self._serve()
             self._session.close()
             if error_or_none is not None:
-                told = str(error_or_none)
+                told = error_or_none.what
                 self._tell(Down(error_or_none))
                 self._rest(delay)
 
@@ -202,9 +206,7 @@ class StoreWorker:
                 if self._stopping:
                     return None
                 if not self._wait(IDLE_CHECK) and not self._session.alive():
-                    return StoreError(
-                        f"the store at {self._address} closed the connection", fix="check that it still runs"
-                    )
+                    return no_answer(self._address, "it closed the connection")
                 continue
             done = self._session.run(batch)
             self.round_trips += 1
