@@ -231,12 +231,20 @@ def _end(process: psutil.Process) -> None:
         process.send_signal(signal.SIGTERM)
         # A stopped process hears nothing else.
         process.send_signal(signal.SIGCONT)
-        try:
-            process.wait(STOP_SECONDS)
-        except psutil.TimeoutExpired:
+        if not _ended(process):
             # It refuses to go while its disk is full, for example.
             process.kill()
-            process.wait(STOP_SECONDS)
+            _ended(process)
+
+
+def _ended(process: psutil.Process) -> bool:
+    # Not Process.wait: where nobody collects an ended orphan, it would wait for that.
+    end = time.monotonic() + STOP_SECONDS
+    while _running(process):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def _answers(path: Path) -> bool:
