@@ -14,8 +14,7 @@ local function lead(epoch)
 end
 
 local function held()
-  if live > 0 then
-    return {'held', math.max(live, highest), lease[2]}
-  end
-  return {'held', highest, ''}
+  if live == 0 then return {'held', highest, ''} end
+  if live < highest then return {'held', highest, fence[2]} end
+  return {'held', live, lease[2]}
 end

@@ -124,6 +124,21 @@ def test_a_leader_ousts_an_older_one_that_a_failover_brought_back(store: Session
     assert store.call(ops.Renew("o-1", 1, TTL)) == ops.Held(3, "o-2")
 
 
+def test_a_leader_is_renewed_over_an_older_lease_that_a_failover_brought_back(store: Session) -> None:
+    store.call(ops.Acquire("o-9", TTL))
+    # The first word of epoch 2 that the new master hears is a write, not a renewal.
+    assert store.call(ops.Accept("r", b"", 2)) == ops.Accepted()
+    assert store.call(ops.Renew("o-9", 1, TTL)) == ops.Held(2, "o-1")
+    assert store.call(ops.Renew("o-1", 2, TTL)) == ops.Leased(2, "o-1")
+    assert store.call(ops.Renew("o-9", 1, TTL)) == ops.Held(2, "o-1")
+
+
+def test_taking_over_where_a_failover_brought_an_older_lease_back(store: Session) -> None:
+    store.call(ops.Acquire("o-9", TTL))
+    store.call(ops.Accept("r", b"", 2))
+    assert store.call(ops.TakeOver("o-3", 2, TTL)) == ops.Leased(3, "o-3")
+
+
 def test_two_leaders_with_one_epoch_are_told_apart(open_as: OpenAs) -> None:
     first, second = open_as("o-1"), open_as("o-2")
     first.call(ops.Acquire("o-1", TTL))
