@@ -28,6 +28,18 @@ class Linear(Protocol):
         ...
 
 
+_SLOW_BFLOAT16_ROWS = 4
+"""From this many rows on, a CPU without bfloat16 instructions is faster with the weights widened for each product:
+measured on AVX2, 64 rows x [576, 3072]: 27 ms against 5 ms; 1 row: 0.45 ms against 1.5 ms."""
+
+
+def _apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    narrow = weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and len(x) >= _SLOW_BFLOAT16_ROWS
+    if narrow and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return functional.linear(x.float(), weight.float(), None if bias is None else bias.float()).bfloat16()
+    return functional.linear(x, weight, bias)
+
+
 class Separate:
     """Matrices as they lie in the file: nothing is copied, so the pages stay shared with other processes."""
 
@@ -42,8 +54,8 @@ class Separate:
     def __call__(self, x: Tensor) -> Tensor:
         """Apply them one after the other."""
         if len(self._parts) == 1:
-            return functional.linear(x, *self._parts[0])
-        return torch.cat([functional.linear(x, weight, bias) for weight, bias in self._parts], -1)
+            return _apply(x, *self._parts[0])
+        return torch.cat([_apply(x, weight, bias) for weight, bias in self._parts], -1)
 
 
 def _joined(parts: Sequence[Part]) -> Part:
@@ -67,7 +79,7 @@ class Joined:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply it."""
-        return functional.linear(x, self._weight, self._bias)
+        return _apply(x, self._weight, self._bias)
 
 
 class Int8:

@@ -123,8 +123,8 @@ class Embedding:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the table, bytes."""
-        return self._table.nbytes
+        """Memory of the table, bytes; none for one that stays in its mapped file."""
+        return 0 if self._table.device.type == "cpu" else self._table.nbytes
 
     def __call__(self, tokens: Sequence[int]) -> Tensor:
         """Hidden states [len(tokens), hidden_size]."""

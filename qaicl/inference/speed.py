@@ -79,7 +79,7 @@ class SpeedCache:
             "digest": digest,
             "threads": threads,
             "machine": platform.node(),
-            "processor": _processor(),
+            "processor": processor(),
             "torch": str(str(torch.__version__)),
         }
 
@@ -144,7 +144,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's name and instruction set as torch uses it."""
     name = platform.processor()
     try:

@@ -118,6 +118,8 @@ class TorchEngine:
         with_head = last == self._config.layers - 1 and self._head is None
         needed = len(missing) * self._info.layer_bytes
         needed += self._numerics.head_bytes(self._config) if with_head else 0
+        if first == 0 and self._embedding is None and self._numerics.device.type != "cpu":
+            needed += self._numerics.head_bytes(self._config)
         if needed > self._free():
             self._evict(keep=range(first, last + 1))
         if needed > self._free():

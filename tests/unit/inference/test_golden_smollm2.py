@@ -1,9 +1,11 @@
 """The real model that a newcomer meets first, against transformers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from qaicl.inference.engine import ChatMessage, Sampling
+from qaicl.inference.engine import ChatMessage, Sampling, Work
 
 QUESTION = [ChatMessage("user", "Why is the sky blue? Answer in one sentence.")]
 TOKENS = 64
@@ -83,3 +85,19 @@ def shared_engine(smollm2_directory, tmp_path_factory, record):
     )
     engine.load(0, 29)
     return engine, record(engine)
+
+
+def test_float32_weights_stay_in_the_mapped_file(smollm2_directory, make_engine):
+    """Nodes on one machine share them: loading all of 538 MB makes next to no memory of the process's own."""
+
+    def anonymous():
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+    before = anonymous()
+    engine = make_engine(smollm2_directory)
+    engine.load(0, 29)
+    engine.open("t", 0, 29, 8, Sampling(), [1, 2])
+    engine.step([Work("t", 0, (1, 2), sample=True)])
+    assert engine.memory().weights > 500e6
+    assert anonymous() - before < 100e6
