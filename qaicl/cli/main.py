@@ -27,6 +27,7 @@ class Root(LazyGroup):
         "demo": ("qaicl.cli.demo", "A cluster of its own, a question, a killed node, and the answer all the same"),
         "config": ("qaicl.cli.config", "Show the settings and where each comes from"),
         "daemon": ("qaicl.cli.daemon", "Run one daemon in the foreground"),
+        "provision": ("qaicl.cli.provision", "Turn bare machines into a cluster, over SSH"),
         "oracle": ("qaicl.cli.oracle", "Collect market data, report on it, assess risk"),
     }
 

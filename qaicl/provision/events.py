@@ -58,7 +58,7 @@ class Events:
     """Hands events to a listener, one at a time, with secrets taken out."""
 
     def __init__(self, listener: Listener, redact: Callable[[str], str]) -> None:
-        self._listener = listener
+        self.listener = listener
         self._redact = redact
         self._guard = threading.Lock()
 
@@ -91,4 +91,4 @@ class Events:
             ok=ok,
         )
         with self._guard:
-            self._listener(event)
+            self.listener(event)

@@ -22,7 +22,7 @@ from qaicl.provision.secrets import SecretStore
 from qaicl.provision.ssh import Connection, unreachable
 from qaicl.provision.variables import Sources, variables
 
-I = TypeVar("I")
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -145,7 +145,7 @@ class Session:
         return found
 
 
-def in_parallel(call: Callable[[I], T], items: Sequence[I]) -> list[T]:
+def in_parallel(call: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
     """The call's results in order; the first error after all have ended."""
     if not items:
         return []

@@ -1,0 +1,237 @@
+"""One cluster's provisioning, from the inventory to the context: what the commands call."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qaicl.errors import BundleError, HostRefusedError, HostUnreachableError, QaiclError, UsageError
+from qaicl.provision import apply, bundle, journal, lock, ssh
+from qaicl.provision import plan as planning
+from qaicl.provision.checks import Checker, Finding
+from qaicl.provision.context import write_context
+from qaicl.provision.events import Events, Listener
+from qaicl.provision.identity import CLIENT, Keyring, daemons
+from qaicl.provision.inventory import Host, Inventory
+from qaicl.provision.playbook import Playbooks, shipped
+from qaicl.provision.secrets import SecretStore, write_private
+from qaicl.provision.session import Session, in_parallel
+from qaicl.provision.variables import Sources
+from qaicl.settings import Paths, Settings
+
+PYTHON = {("debian", "12"): "3.11", ("debian", "13"): "3.13", ("ubuntu", "24.04"): "3.12"}
+"""The distributions' own Python, for a machine that has none yet."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of the inventory and the playbook is meant."""
+
+    limit: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass
+class Provisioning:
+    """Everything about one cluster on the operator's machine.
+
+    Args:
+        ask: asks the person for a secret; None where nobody is there.
+        confirm_key: shown a host and its fingerprint, says whether to pin it; None where nobody is there.
+        wheel: qaicl as a wheel, in the place of the one built from here.
+    """
+
+    inventory: Inventory
+    settings: Settings
+    listener: Listener
+    say: Callable[[str], None]
+    ask: Callable[[str], str] | None = None
+    confirm_key: Callable[[Host, str], bool] | None = None
+    wheel: Path | None = None
+    playbook_directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        private = self.context_directory / "provision"
+        self.secrets = SecretStore(self.inventory.secrets, private / "secrets", self.ask)
+        self.keyring = Keyring(private / "keys")
+        self.events = Events(self.listener, self.secrets.redact)
+        self.playbooks = Playbooks(self.playbook_directory or shipped())
+        self._pinned = private / "host_keys"
+
+    def listen(self, listener: Listener) -> None:
+        """Hand what happens from now on to another listener."""
+        self.events.listener = listener
+
+    # --- places ----------------------------------------------------------------------------------
+
+    @property
+    def paths(self) -> Paths:
+        return self.settings.paths
+
+    @property
+    def context_directory(self) -> Path:
+        return self.paths.context(self.inventory.cluster)
+
+    @property
+    def journals(self) -> Path:
+        return self.paths.run(self.inventory.cluster) / "provision"
+
+    @property
+    def bundle_directory(self) -> Path:
+        return self.paths.data / "bundles" / self.inventory.cluster
+
+    # --- the phases ------------------------------------------------------------------------------
+
+    @contextmanager
+    def session(self, choice: Choice, *, locked: bool) -> Iterator[Session]:
+        """Connected machines; closed at the end.
+
+        Raises:
+            HostRefusedError: a machine is not who it should be, or does not let us in. Nothing was sent anywhere.
+            LockedError: another controller is at work.
+        """
+        hosts = [self._with_key(host) for host in self.inventory.limited(choice.limit)]
+        opened = Session(self.secrets, self.events, self.inventory.connect_timeout)
+        try:
+            opened.connect(hosts)
+            if locked:
+                opened.lock()
+            yield opened
+        finally:
+            opened.close()
+
+    def _with_key(self, host: Host) -> Host:
+        """The host with its pinned key; one that has none is asked for and the person decides."""
+        if host.host_key:
+            return host
+        path = self._pinned / host.name
+        if path.exists():
+            return replace(host, host_key=path.read_text(encoding="ascii").strip())
+        if self.confirm_key is None:
+            return host  # connecting says what to do
+        try:
+            key = ssh.offered_host_key(host, self.inventory.connect_timeout)
+        except HostUnreachableError:
+            return replace(host, host_key="")
+        if not self.confirm_key(host, ssh.fingerprint(key)):
+            raise HostRefusedError(
+                f"the host key of {host.name} was not confirmed", why="nothing was sent", fix="pin it in the inventory"
+            )
+        line = f"{key.get_name()} {key.get_base64()}"
+        write_private(path, line.encode() + b"\n")
+        return replace(host, host_key=line)
+
+    def sources(self, session: Session) -> Sources:
+        """Bundle, model, keys and secrets; gathers what is missing here.
+
+        Raises:
+            BundleError: the machines differ in Python or architecture, or something cannot be gathered.
+        """
+        self.keyring.ensure([CLIENT, *(daemon.name for daemon in daemons(self.inventory))])
+        targets = {
+            (
+                machine.facts.python or PYTHON.get((machine.facts.os, machine.facts.os_version), "3.11"),
+                machine.facts.arch,
+            )
+            for machine in session.machines
+        }
+        if len(targets) > 1:
+            raise BundleError(
+                "the machines differ in Python or architecture",
+                why=", ".join(f"{python} on {arch}" for python, arch in sorted(targets)),
+                fix="use one distribution for all of them",
+            )
+        python, arch = next(iter(targets), ("3.11", "x86_64"))
+        gathered = bundle.ensure(self.bundle_directory, python=python, machine=arch, say=self.say, wheel=self.wheel)
+        models = self.paths.models(self.settings.values.models)
+        return Sources(
+            self.inventory, gathered, bundle.model_files(models, self.inventory.model), self.secrets, self.keyring
+        )
+
+    def plan(self, session: Session, choice: Choice) -> list[planning.HostPlan]:
+        """What each machine lacks."""
+        if not session.machines:
+            return []
+        return session.plans(self.playbooks, self.inventory.playbook, self.sources(session), choice.tags)
+
+    def saved(self, plans: Sequence[planning.HostPlan], choice: Choice) -> planning.SavedPlan:
+        """The plans as one document without secrets."""
+        document = planning.SavedPlan(
+            cluster=self.inventory.cluster,
+            inventory=str(self.inventory.path.absolute()),
+            playbook=self.inventory.playbook,
+            limit=list(choice.limit),
+            tags=list(choice.tags),
+            hosts=[planning.saved_host(entry, self.secrets.redact) for entry in plans],
+        )
+        return planning.SavedPlan(
+            **{name: getattr(document, name) for name in document.__struct_fields__ if name != "digest"},
+            digest=document.computed_digest(),
+        )
+
+    def apply(self, session: Session, plans: Sequence[planning.HostPlan]) -> list[apply.Outcome]:
+        """Carry plans out, and write the context where a part of them concerns it."""
+        run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+        self.events("run-started", text=run_id)
+        outcomes = apply.run(session, plans, self.journals, run_id, self.secrets.redact)
+        if write_context(self.context_directory, self.inventory, self.keyring):
+            self.events("context-written", name=self.inventory.cluster, text=str(self.context_directory))
+        return outcomes
+
+    def check(self, session: Session) -> list[Finding]:
+        """The playbook's checks on the session's machines."""
+        checks = self.playbooks.checks(self.inventory.playbook)
+        return Checker(self.inventory, self.secrets).run(session, checks)
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    def status(self, choice: Choice) -> list[dict[str, object]]:
+        """Per host: reachable, locked by whom, the last run and where it stood."""
+        hosts = [self._with_key(host) for host in self.inventory.limited(choice.limit)]
+        opened = Session(self.secrets, self.events, self.inventory.connect_timeout)
+
+        def one(host: Host) -> dict[str, object]:
+            row: dict[str, object] = {"host": host.name, "address": host.address, "roles": list(host.roles)}
+            try:
+                with opened.open(host) as connection:
+                    release = connection.run("readlink /opt/qaicl/current || true").text.strip().rpartition("/")[2]
+                    row |= {"reachable": True, "locked_by": lock.held_by(connection), "release": release, "why": ""}
+            except QaiclError as error:
+                row |= {"reachable": False, "locked_by": "", "release": "", "why": error.why or error.what}
+            entries = journal.last_run(journal.read(self.journals, host.name))
+            stopped = journal.interrupted_at(entries)
+            return row | {
+                "last_run": entries[-1].run if entries else "",
+                "last_state": ("interrupted" if stopped is not None else entries[-1].state) if entries else "",
+                "last_step": stopped or "",
+                "last_text": entries[-1].text if entries else "",
+            }
+
+        return in_parallel(one, hosts)
+
+    def unlock(self, choice: Choice) -> dict[str, str]:
+        """End whoever holds the locks; host → who it was, empty where nobody did."""
+        with self.session(choice, locked=False) as opened:
+            found = {machine.host.name: lock.break_lock(machine.connection) for machine in opened.machines}
+            if error := apply.verdict(opened.failures, ()):
+                raise error
+        return found
+
+
+def check_same_choice(saved: planning.SavedPlan, inventory: Inventory) -> Choice:
+    """The choice with which a saved plan was made.
+
+    Raises:
+        UsageError: the plan is another cluster's.
+    """
+    if saved.cluster != inventory.cluster or saved.playbook != inventory.playbook:
+        raise UsageError(
+            f"the plan is for the cluster '{saved.cluster}' and the playbook '{saved.playbook}'",
+            why=f"the inventory is of '{inventory.cluster}' with '{inventory.playbook}'",
+            fix="name the inventory that the plan was made with: --file",
+        )
+    return Choice(tuple(saved.limit), tuple(saved.tags))
