@@ -333,3 +333,17 @@ class StalePlanError(ProvisionError):
 
 class BundleError(ProvisionError):
     """What the machines shall install could not be gathered, or arrived damaged."""
+
+
+class SinkError(OracleError, UnreachableError):
+    """An alert could not be delivered; it stays in the outbox.
+
+    Args:
+        retry_after: seconds after which the receiver wants to be asked again; None: the usual back-off.
+    """
+
+    exit_code = 4
+
+    def __init__(self, what: str, *, retry_after: float | None = None, why: str = "", fix: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.retry_after = retry_after

@@ -180,9 +180,9 @@ class SinkSettings(Section, frozen=True):
     path: str = ""
     """log: the file; empty: ``alerts.jsonl`` in the state directory."""
     url: str = ""
-    """webhook: where to POST; telegram: the API's root."""
+    """webhook: where to POST; telegram: the API's root; monitor: the Redis URL, without a password."""
     secret_file: str = ""
-    """webhook: a bearer token; smtp: the password; telegram: the bot's token."""
+    """webhook: a bearer token; smtp and monitor: the password; telegram: the bot's token."""
     chat: str = ""
     host: str = ""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 587
@@ -209,7 +209,7 @@ class InhibitSettings(Section, frozen=True):
     equal: tuple[str, ...] = ()
 
 
-SINKS: dict[str, SinkSettings] = {"log": SinkSettings(kind="log"), "monitor": SinkSettings(kind="monitor")}
+SINKS: dict[str, SinkSettings] = {"log": SinkSettings(kind="log")}
 
 
 class AlertSettings(Section, frozen=True):
@@ -223,7 +223,7 @@ class AlertSettings(Section, frozen=True):
     group_interval: Seconds = 300.0
     repeat_interval: Seconds = 14_400.0
     sinks: dict[str, SinkSettings] = msgspec.field(default_factory=lambda: dict(SINKS))
-    routes: tuple[RouteSettings, ...] = (RouteSettings(sinks=("log", "monitor")),)
+    routes: tuple[RouteSettings, ...] = (RouteSettings(sinks=("log",)),)
     inhibit: tuple[InhibitSettings, ...] = (
         InhibitSettings(source={"level": "critical"}, target={"level": "warning"}, equal=("asset", "alert")),
     )

@@ -43,7 +43,7 @@ STREAM_FROM: dict[Severity, float] = {
 }
 """Stream scores from which a grade begins; MEDIUM is about where NAB's standard profile puts its threshold."""
 JOINT_FROM: dict[Severity, float] = {
-    Severity.low: 3.0,
+    Severity.low: 3.5,
     Severity.medium: 4.0,
     Severity.high: 6.0,
     Severity.critical: 9.0,

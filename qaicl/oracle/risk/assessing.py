@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from qaicl.oracle import indicators
-from qaicl.oracle.anomalies.scan import scan
+from qaicl.oracle.anomalies.scan import Anomaly, scan
 from qaicl.oracle.opening import known_asset, open_store
 from qaicl.oracle.risk.assessment import RiskAssessment
 from qaicl.oracle.risk.inputs import assess_snapshot
@@ -31,11 +31,21 @@ def assess_asset(
         name = known_asset(settings, store, asset)
         moment = None if recorded else now or datetime.now(UTC)
         snapshot = Snapshot.load(store, name, now=moment, settings=settings.values.oracle)
-    known = settings.values.oracle.assets.get(name)
+    return snapshot, assess_known(snapshot, scan(snapshot), settings, cluster)
+
+
+def assess_known(
+    snapshot: Snapshot,
+    anomalies: Sequence[Anomaly],
+    settings: Settings,
+    cluster: Mapping[str, float] | None = None,
+) -> RiskAssessment:
+    """The risk of a snapshot whose anomalies are found already."""
+    known = settings.values.oracle.assets.get(snapshot.asset)
     rsi = None if snapshot.candles.empty else float(indicators.frame(snapshot.candles)["rsi_14"].iloc[-1])
-    return snapshot, assess_snapshot(
+    return assess_snapshot(
         snapshot,
-        scan(snapshot),
+        anomalies,
         rsi,
         has_network=known is not None and bool(known.network),
         alert_from=settings.values.alerts.risk_from,

@@ -1,0 +1,257 @@
+"""Where alerts go: a log file, the monitor's stream, a webhook, mail, a Telegram-style HTTP API.
+
+A sink raises SinkError where it could not deliver, never with a secret in the text.
+"""
+
+from __future__ import annotations
+
+import os
+import smtplib
+import ssl
+import stat
+from collections.abc import Mapping
+from datetime import UTC
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from qaicl.errors import SettingsError, SinkError
+from qaicl.oracle.alerts.model import Message
+from qaicl.oracle.alerts.outbox import Sink
+from qaicl.settings import AlertSettings, Paths, SinkSettings
+
+TIMEOUT = 15.0
+"""Seconds for one delivery."""
+LOG_TAIL = 1_048_576
+"""Bytes at the end of the log in which a message that was written already is looked for."""
+STREAM = "qaicl:alerts"
+"""The Redis stream that the monitor reads."""
+STREAM_LENGTH = 10_000
+REMEMBERED = 7 * 86_400
+"""Seconds for which the monitor's stream remembers a key."""
+ADD_ONCE = """
+if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[3]) then
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[4], '*', 'key', ARGV[1], 'alert', ARGV[2])
+end
+return 1
+"""
+
+
+class LogSink:
+    """Appends one JSON object a line to a file; exactly once, as it looks for the key before it writes."""
+
+    at_most_once = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def deliver(self, message: Message) -> None:
+        """Append and flush to the disk."""
+        line = msgspec.json.encode(payload(message)) + b"\n"
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._path.open("a+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - LOG_TAIL))
+                tail = file.read()
+                if message.key.encode() in tail:
+                    return
+                # A line cut off by a kill in the middle of writing must not swallow this one.
+                file.write((b"\n" if tail and not tail.endswith(b"\n") else b"") + line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SinkError(f"cannot write {self._path}", why=error.strerror or str(error)) from error
+
+
+class MonitorSink:
+    """Adds to the stream that the monitor reads; exactly once, by a key set in the same script."""
+
+    at_most_once = False
+
+    def __init__(self, url: str, password: str) -> None:
+        self._url = url
+        self._password = password
+
+    def deliver(self, message: Message) -> None:
+        """Add to the stream, unless this key was."""
+        import redis
+
+        client = redis.Redis.from_url(self._url, password=self._password or None, socket_timeout=TIMEOUT)
+        body = msgspec.json.encode(payload(message))
+        try:
+            client.eval(ADD_ONCE, 2, STREAM, f"{STREAM}:{message.key}", message.key, body, REMEMBERED, STREAM_LENGTH)
+        except redis.RedisError as error:
+            raise SinkError("the monitor's stream does not take alerts", why=type(error).__name__) from error
+        finally:
+            client.close()
+
+
+class WebhookSink:
+    """POSTs JSON with the header ``Idempotency-Key``; a receiver that honours it takes each message once."""
+
+    at_most_once = False
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+
+    def deliver(self, message: Message) -> None:
+        """POST; any 2xx is taken, and 409: the receiver has it already."""
+        headers = {"Idempotency-Key": message.key}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        reply = _post(self._url, payload(message), headers, "the webhook")
+        if not (reply.is_success or reply.status_code == 409):
+            raise SinkError(
+                f"the webhook answered {reply.status_code}",
+                retry_after=_retry_after(reply.headers),
+                why=reply.reason_phrase,
+            )
+
+
+class TelegramSink:
+    """``sendMessage`` of the Telegram bot API, which knows no idempotency key."""
+
+    def __init__(self, url: str, token: str, chat: str, at_most_once: bool) -> None:
+        self._url = url.rstrip("/") or "https://api.telegram.org"
+        self._token = token
+        self._chat = chat
+        self.at_most_once = at_most_once
+
+    def deliver(self, message: Message) -> None:
+        """Send as plain text, cut to the API's limit of 4096 characters."""
+        text = f"{message.subject}\n{message.text}"[:4096]
+        body = {"chat_id": self._chat, "text": text, "disable_web_page_preview": True}
+        reply = _post(f"{self._url}/bot{self._token}/sendMessage", body, {}, "Telegram")
+        try:
+            answer: Any = reply.json()
+        except ValueError:
+            answer = {}
+        if not isinstance(answer, dict) or answer.get("ok") is not True:
+            answer = answer if isinstance(answer, dict) else {}
+            wait = (answer.get("parameters") or {}).get("retry_after")
+            raise SinkError(
+                f"Telegram answered {reply.status_code}",
+                retry_after=float(wait) if isinstance(wait, int | float) else _retry_after(reply.headers),
+                why=str(answer.get("description", "not the documented reply"))[:200],
+            )
+
+
+class SmtpSink:
+    """A mail. Its Message-ID is made from the key, so that a mail system can see a second copy; many do not look."""
+
+    def __init__(self, settings: SinkSettings, password: str) -> None:
+        self._settings = settings
+        self._password = password
+        self.at_most_once = settings.at_most_once
+
+    def deliver(self, message: Message) -> None:
+        """Send; taken once the server has answered the body with 250."""
+        settings = self._settings
+        mail = EmailMessage()
+        mail["Subject"] = message.subject
+        mail["From"] = settings.sender
+        mail["To"] = ", ".join(settings.recipients)
+        mail["Date"] = format_datetime(message.at.astimezone(UTC))
+        mail["Message-ID"] = f"<{message.key[:32]}@qaicl.alerts>"
+        mail.set_content(message.text + "\n")
+        try:
+            with smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT) as server:
+                if settings.starttls:
+                    server.starttls(context=ssl.create_default_context())
+                if settings.user:
+                    server.login(settings.user, self._password)
+                refused = server.send_message(mail)
+        except (OSError, smtplib.SMTPException) as error:
+            why = type(error).__name__
+            if isinstance(error, smtplib.SMTPResponseException):
+                why = f"{error.smtp_code} {error.smtp_error!r}"[:200]
+            raise SinkError(
+                f"the mail server {settings.host}:{settings.port} did not take the mail", why=why
+            ) from error
+        if refused:
+            raise SinkError("the mail server refused recipients", why=", ".join(sorted(refused)))
+
+
+def payload(message: Message) -> dict[str, object]:
+    """A message as JSON-ready data: what the log, the monitor and a webhook get."""
+    plain: dict[str, object] = msgspec.to_builtins(message)
+    return {"version": 1, **plain, "level": message.level.value, "subject": message.subject, "text": message.text}
+
+
+def sinks(settings: AlertSettings, paths: Paths, context: str) -> dict[str, Sink]:
+    """Every sink of the settings, by name.
+
+    Raises:
+        SettingsError: a sink lacks what its kind needs, its secret file is readable by others, or a route names none.
+    """
+    made = {name: _sink(name, sink, paths, context) for name, sink in settings.sinks.items()}
+    for route in settings.routes:
+        for name in route.sinks:
+            if name not in made:
+                raise SettingsError(f"alerts.routes names the sink '{name}'", why="alerts.sinks has none of that name")
+    return made
+
+
+def _sink(name: str, settings: SinkSettings, paths: Paths, context: str) -> Sink:
+    where = f"alerts.sinks.{name}"
+    secret = _secret(settings.secret_file, where)
+    match settings.kind:
+        case "log":
+            return LogSink(Path(settings.path).expanduser() if settings.path else paths.run(context) / "alerts.jsonl")
+        case "monitor":
+            _need(where, url=settings.url)
+            return MonitorSink(settings.url, secret)
+        case "webhook":
+            _need(where, url=settings.url)
+            return WebhookSink(settings.url, secret)
+        case "telegram":
+            _need(where, chat=settings.chat, secret_file=secret)
+            return TelegramSink(settings.url, secret, settings.chat, settings.at_most_once)
+        case "smtp":
+            _need(where, host=settings.host, sender=settings.sender, recipients=settings.recipients)
+            return SmtpSink(settings, secret)
+
+
+def _need(where: str, **fields: object) -> None:
+    if missing := [name for name, value in fields.items() if not value]:
+        raise SettingsError(f"{where} lacks {', '.join(missing)}", fix="add it in config.toml")
+
+
+def _secret(file: str, where: str) -> str:
+    if not file:
+        return ""
+    path = Path(file).expanduser()
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SettingsError(
+                f"others may read {path}", why=f"it holds the secret of {where}", fix=f"run: chmod 600 {path}"
+            )
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}", why=error.strerror or str(error), fix=f"mend {where}") from error
+
+
+def _post(url: str, body: object, headers: Mapping[str, str], who: str) -> Any:
+    import httpx
+
+    try:
+        return httpx.post(
+            url,
+            content=msgspec.json.encode(body),
+            headers={"Content-Type": "application/json", **headers},
+            timeout=TIMEOUT,
+            follow_redirects=False,
+        )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # The error's text may carry the URL, and with it a token.
+        raise SinkError(f"{who} does not answer", why=type(error).__name__) from None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    given = headers.get("retry-after", "")
+    return float(given) if given.isdigit() else None

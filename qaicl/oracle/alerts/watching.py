@@ -1,0 +1,61 @@
+"""One round of watching: assess every asset, evaluate its alerts, deliver what is due. For the daemon's schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from qaicl.errors import NothingStoredError
+from qaicl.oracle.alerts.engine import AlertEngine
+from qaicl.oracle.alerts.outbox import Outbox
+from qaicl.oracle.alerts.rules import conditions
+from qaicl.oracle.alerts.sinks import sinks
+from qaicl.oracle.anomalies.scan import scan
+from qaicl.oracle.risk.assessing import assess_known
+from qaicl.oracle.snapshot import Snapshot
+from qaicl.oracle.store import Store
+from qaicl.settings import Settings
+
+
+def watch_round(
+    store: Store, settings: Settings, now: datetime, cluster: Mapping[str, float] | None = None
+) -> tuple[int, int]:
+    """Assess, evaluate, deliver.
+
+    Args:
+        cluster: risk factors measured on a cluster, see :func:`~qaicl.oracle.risk.inputs.assess_snapshot`.
+
+    Returns:
+        Messages put into the outbox, and messages delivered. An asset of which nothing is stored is passed over.
+
+    Raises:
+        OracleStoreError: the database fails. SettingsError: a sink's settings are wrong.
+    """
+    values = settings.values
+    engine = AlertEngine(store, values.alerts)
+    outbox = Outbox(store, sinks(values.alerts, settings.paths, settings.context))
+    queued = 0
+    for asset in values.oracle.assets:
+        try:
+            snapshot = Snapshot.load(store, asset, now=now, settings=values.oracle)
+        except NothingStoredError:
+            continue
+        odd = scan(snapshot)
+        risk = assess_known(snapshot, odd, settings, cluster)
+        queued += engine.evaluate(conditions(snapshot, risk, odd, values.alerts), {"asset": asset}, now)
+    return queued, deliver_due(store, settings, now, engine=engine, outbox=outbox)
+
+
+def deliver_due(
+    store: Store,
+    settings: Settings,
+    now: datetime,
+    *,
+    engine: AlertEngine | None = None,
+    outbox: Outbox | None = None,
+) -> int:
+    """Queue what time alone made due (waits, repeats) and deliver; call it every few seconds."""
+    engine = engine or AlertEngine(store, settings.values.alerts)
+    outbox = outbox or Outbox(store, sinks(settings.values.alerts, settings.paths, settings.context))
+    engine.tick(now)
+    return outbox.deliver(now)

@@ -1,0 +1,204 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, func, select
+
+from qaicl.errors import SinkError
+from qaicl.oracle import database
+from qaicl.oracle.alerts.engine import AlertEngine
+from qaicl.oracle.alerts.model import Condition, Level, Message
+from qaicl.oracle.alerts.outbox import CLAIM, Outbox
+from qaicl.oracle.alerts.tables import alert_outbox
+from qaicl.oracle.store import Store
+from qaicl.settings import AlertSettings, RouteSettings, SinkSettings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from alert_servers import http_server
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS = AlertSettings(
+    group_wait=0.001, sinks={"s": SinkSettings(kind="log")}, routes=(RouteSettings(sinks=("s",)),), inhibit=()
+)
+
+
+class Recorder:
+    """A sink that keeps what it is given, and fails or dies when told to."""
+
+    def __init__(self, at_most_once: bool = False) -> None:
+        self.at_most_once = at_most_once
+        self.taken: list[Message] = []
+        self.error: BaseException | None = None
+
+    def deliver(self, message: Message) -> None:
+        if self.error is not None:
+            raise self.error
+        self.taken.append(message)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def ring(store: Store, now: datetime, name: str = "risk") -> None:
+    condition = Condition(
+        labels={"asset": "qubic", "alert": name}, level=Level.warning, value=1, fire_from=1, clear_below=1, summary=name
+    )
+    engine = AlertEngine(store, SETTINGS)
+    engine.evaluate([condition], {"alert": name}, now)
+    engine.tick(now + timedelta(milliseconds=1))
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.in_memory() as made:
+        yield made
+
+
+def test_a_message_is_delivered_once(store: Store) -> None:
+    sink = Recorder()
+    ring(store, at(0))
+    outbox = Outbox(store, {"s": sink})
+    assert [outbox.deliver(at(s)) for s in (1, 2, 3)] == [1, 0, 0]
+    assert len(sink.taken) == 1 and outbox.waiting() == []
+
+
+def test_a_failure_stays_with_its_reason_and_is_tried_again_later_and_later(store: Store) -> None:
+    sink = Recorder()
+    sink.error = SinkError("the webhook answered 500")
+    ring(store, at(0))
+    outbox = Outbox(store, {"s": sink})
+    waits, now = [], at(1)
+    for _ in range(12):
+        outbox.deliver(now)
+        (waiting,) = outbox.waiting()
+        waits.append((waiting.next_at - now).total_seconds())
+        assert waiting.reason == "the webhook answered 500"
+        assert outbox.deliver(waiting.next_at - timedelta(seconds=1)) == 0
+        now = waiting.next_at
+    assert waits[:4] == [5, 10, 20, 40] and waits[-1] == 3600
+    sink.error = None
+    assert outbox.deliver(now) == 1
+
+
+def test_a_receiver_says_when_it_wants_to_be_asked_again(store: Store) -> None:
+    sink = Recorder()
+    sink.error = SinkError("busy", retry_after=77)
+    ring(store, at(0))
+    outbox = Outbox(store, {"s": sink})
+    outbox.deliver(at(1))
+    assert outbox.waiting()[0].next_at == at(78)
+
+
+def test_one_dead_sink_does_not_hold_up_the_other(store: Store) -> None:
+    settings = AlertSettings(group_wait=0.001, routes=(RouteSettings(sinks=("dead", "alive")),))
+    condition = Condition(labels={"alert": "x"}, level=Level.info, value=1, fire_from=1, clear_below=1, summary="x")
+    engine = AlertEngine(store, settings)
+    engine.evaluate([condition], {}, at(0))
+    engine.tick(at(1))
+    dead, alive = Recorder(), Recorder()
+    dead.error = SinkError("dead")
+    assert Outbox(store, {"dead": dead, "alive": alive}).deliver(at(2)) == 1
+    assert len(alive.taken) == 1
+
+
+def test_a_sink_that_the_settings_lost_keeps_its_messages(store: Store) -> None:
+    ring(store, at(0))
+    outbox = Outbox(store, {})
+    assert outbox.deliver(at(1)) == 0
+    assert "no sink 's'" in outbox.waiting()[0].reason
+
+
+def test_killed_while_sending_is_sent_again_with_the_same_key(store: Store) -> None:
+    sink = Recorder()
+    ring(store, at(0))
+    sink.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        Outbox(store, {"s": sink}).deliver(at(1))
+    sink.error = None
+    outbox = Outbox(store, {"s": sink})
+    assert outbox.deliver(at(CLAIM)) == 0, "another process may still be sending"
+    assert outbox.deliver(at(2 + CLAIM)) == 1
+
+
+def test_at_most_once_is_not_sent_again_and_says_so(store: Store) -> None:
+    sink = Recorder(at_most_once=True)
+    ring(store, at(0))
+    sink.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        Outbox(store, {"s": sink}).deliver(at(1))
+    sink.error = None
+    outbox = Outbox(store, {"s": sink})
+    assert outbox.deliver(at(2 + CLAIM)) == 0
+    assert sink.taken == []
+    assert [(w.state, w.reason) for w in outbox.waiting()] == [
+        ("unknown", "killed while sending; not sent again (at_most_once)")
+    ]
+
+
+WORKER = """
+    import sys
+    from datetime import UTC, datetime, timedelta
+    from sqlalchemy import URL
+    from qaicl.oracle import database
+    from qaicl.oracle.alerts import outbox as box
+    from qaicl.oracle.alerts.engine import AlertEngine
+    from qaicl.oracle.alerts.model import Condition, Level
+    from qaicl.oracle.alerts.sinks import WebhookSink
+    from qaicl.oracle.store import Store
+    from qaicl.settings import AlertSettings, RouteSettings, SinkSettings
+
+    path, url, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    box.CLAIM = 0.0
+    store = Store(database.connect(URL.create("sqlite", database=path)))
+    settings = AlertSettings(group_wait=0.000001, routes=(RouteSettings(sinks=("s",)),), inhibit=())
+    engine = AlertEngine(store, settings)
+    outbox = box.Outbox(store, {"s": WebhookSink(url, "")})
+    print("ready", flush=True)
+    for i in range(first, 40):
+        condition = Condition(
+            labels={"asset": f"a{i}", "alert": "x"}, level=Level.warning, value=1, fire_from=1, clear_below=1,
+            summary=str(i),
+        )
+        now = datetime.now(UTC)
+        engine.evaluate([condition], {"asset": f"a{i}"}, now)
+        engine.tick(now + timedelta(milliseconds=1))
+        outbox.deliver(datetime.now(UTC) + timedelta(seconds=1))
+    outbox.deliver(datetime.now(UTC) + timedelta(days=1))
+"""
+
+
+def test_kill_9_at_any_moment_loses_no_alert_and_repeats_no_key_to_a_receiver_that_minds(tmp_path: Path) -> None:
+    path = tmp_path / "oracle.sqlite"
+    Store(database.connect(URL.create("sqlite", database=str(path)))).close()
+    with http_server() as inbox:
+        command = [sys.executable, "-c", textwrap.dedent(WORKER), str(path), inbox.url]
+        for pause in (0.05, 0.17, 0.31):
+            first = len(set(inbox.keys))
+            process = subprocess.Popen([*command, str(max(0, first - 1))], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            process.stdout.readline()
+            # Random moments are what is tested; the outcome does not depend on which.
+            time.sleep(pause)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+        subprocess.run([*command, "0"], check=True, capture_output=True)
+        with Store(database.connect(URL.create("sqlite", database=str(path)))) as store, store.reading() as connection:
+            states = dict(
+                connection.execute(select(alert_outbox.c.state, func.count()).group_by(alert_outbox.c.state)).all()
+            )
+        subjects = {}
+        for _, headers, body in inbox.requests:
+            subjects.setdefault(headers["idempotency-key"], set()).add(body["subject"])
+    assert states == {"sent": 40}
+    assert len(subjects) == 40, "a message a key, a key a message"
+    assert sorted(s for (s,) in subjects.values()) == sorted(f"[WARNING:1] alert=x asset=a{i}" for i in range(40))
