@@ -87,6 +87,15 @@ class Cluster:
 
         return str(wait_for(find))
 
+    def node_of_later_stage(self) -> str:
+        """A node whose running stage is not the first."""
+
+        def find() -> str | None:
+            nodes = self.status()["nodes"]
+            return next((node["name"] for node in nodes if any(stage[0] > 0 for stage in node["stages"])), None)
+
+        return str(wait_for(find))
+
     def all_alive(self) -> bool:
         return all(node["state"] == "alive" for node in self.status()["nodes"])
 
