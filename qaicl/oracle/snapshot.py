@@ -140,7 +140,7 @@ class Snapshot:
 
 def _price(store: Store, asset: str, now: datetime, settings: OracleSettings) -> Figure:
     """Tickers, and an exchange's last close where it has no newer ticker."""
-    found = store.latest("price", asset, until=now) + store.last_closes(asset, until=now)
+    found = store.latest("price", asset, until=now) + store.last_closes(asset, settings.candle_interval, until=now)
     return aggregate("price", found, now=now, max_age=settings.price_max_age, min_sources=settings.min_sources)
 
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("open", "high", "low", "close", "volume")
-MONTH = timedelta(days=30)
+LOOK_BACK = 100
+"""Records among which each source's newest is looked for: the last day, with four sources an hour."""
 KEPT_BODY = 16_384
 """Characters of a rejected reply that are kept."""
 
@@ -153,12 +154,15 @@ class Store:
     def latest(self, metric: str, asset: str, *, until: datetime | None = None) -> list[Observation]:
         """Each source's newest observation of an asset's metric, up to and including ``until``.
 
-        A source whose newest is a month older than another's is left out, so that years of history cost nothing.
+        A source that others have left a hundred observations behind is left out, so that years of history cost
+        nothing.
         """
         t = tables.observations
         mine = [t.c.asset == asset, t.c.metric == metric]
+        if until is not None:
+            mine.append(t.c.observed_at <= until)
         with self.reading() as connection:
-            return [_observation(row) for row in _newest(connection, t, t.c.observed_at, mine, until)]
+            return [_observation(row) for row in _newest(connection, t, t.c.observed_at, mine)]
 
     def candles(
         self, asset: str, start: datetime, end: datetime, interval: Interval, *, source: str | None = None
@@ -201,11 +205,12 @@ class Store:
         }
         return frame
 
-    def last_closes(self, asset: str, *, until: datetime) -> list[Observation]:
+    def last_closes(self, asset: str, interval: Interval, *, until: datetime) -> list[Observation]:
         """Each exchange's newest candle close up to ``until``, as price observations."""
         t = tables.candles
         with self.reading() as connection:
-            rows = _newest(connection, t, t.c.closed_at, [t.c.asset == asset], until)
+            mine = [t.c.asset == asset, t.c.interval == interval, t.c.closed_at <= until]
+            rows = _newest(connection, t, t.c.closed_at, mine)
         return [
             Observation(
                 source=row["source"],
@@ -393,19 +398,13 @@ def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]],
     return len(connection.execute(statement.returning(table.c[key[0]]), list(unique.values())).all())
 
 
-def _newest(
-    connection: Connection, table: Table, time: Any, mine: list[Any], until: datetime | None
-) -> Sequence[RowMapping]:
-    """Each source's newest row among ``mine``, by the column ``time``."""
-    if until is not None:
-        mine = [*mine, time <= until]
-    newest = connection.execute(select(func.max(time)).where(*mine)).scalar()
-    if newest is None:
-        return []
-    within = [*mine, time > newest - MONTH]
-    top = select(table.c.source, func.max(time).label("at")).where(*within).group_by(table.c.source).subquery()
-    query = select(table).join(top, (table.c.source == top.c.source) & (time == top.c.at))
-    return connection.execute(query.where(*within).order_by(table.c.source)).mappings().all()
+def _newest(connection: Connection, table: Table, time: Any, mine: list[Any]) -> list[RowMapping]:
+    """Each source's newest row among the last ``LOOK_BACK`` of ``mine`` by the column ``time``, by source."""
+    query = select(table).where(*mine).order_by(time.desc()).limit(LOOK_BACK)
+    newest: dict[str, RowMapping] = {}
+    for row in connection.execute(query).mappings():
+        newest.setdefault(row["source"], row)
+    return [newest[source] for source in sorted(newest)]
 
 
 def _row(record: msgspec.Struct) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from qaicl.oracle import database
 from qaicl.oracle.store import Store
@@ -82,41 +83,67 @@ def postgres() -> Iterator[str]:
                 time.sleep(0.05)
         yield f"postgresql://qaicl@/{{}}?host={folder}"
     finally:
-        process.terminate()
+        # At once, without a checkpoint: the cluster is thrown away.
+        process.send_signal(signal.SIGQUIT)
         process.wait(30)
         shutil.rmtree(folder)
 
 
-@pytest.fixture
-def postgres_url(postgres: str) -> str:
-    """URL of a new, empty database."""
+def _psycopg(url: str) -> URL:
+    parsed = make_url(url)
+    return parsed if parsed.get_backend_name() == "sqlite" else parsed.set(drivername="postgresql+psycopg")
+
+
+def _create(postgres: str, template: str) -> str:
     name = f"oracle_{uuid.uuid4().hex[:8]}"
     host = make_url(postgres.format("postgres")).query["host"]
     with psycopg.connect(f"host={host} user=qaicl dbname=postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     return postgres.format(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: str) -> str:
+    """Name of a database at the newest schema; nobody connects to it again."""
+    url = _create(postgres, "template0")
+    database.connect(_psycopg(url)).dispose()
+    return str(make_url(url).database)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file at the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "oracle.sqlite"
+    database.connect(make_url(f"sqlite:///{path}")).dispose()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Both databases, without a schema."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.sqlite"
+    return _create(request.getfixturevalue("postgres"), "template0")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Both databases, one after the other."""
+    """Both databases, one after the other, at the newest schema."""
     if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "oracle.sqlite")
         return f"sqlite:///{tmp_path}/oracle.sqlite"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
+    return _create(request.getfixturevalue("postgres"), request.getfixturevalue("migrated_postgres"))
 
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    url = make_url(database_url)
-    with Store(
-        database.connect(url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+psycopg"))
-    ) as one:
+    with Store(database.connect(_psycopg(database_url))) as one:
         yield one
 
 
 @pytest.fixture
-def local_store(tmp_path: Path) -> Iterator[Store]:
+def local_store(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Store]:
     """SQLite only, for what does not depend on the database."""
+    shutil.copy(migrated_sqlite, tmp_path / "local.sqlite")
     with Store(database.connect(make_url(f"sqlite:///{tmp_path}/local.sqlite"))) as one:
         yield one

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import importlib
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -17,15 +15,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from oracle_services import Answer  # type: ignore[import-not-found]
+from oracle_services import Answer, price  # type: ignore[import-not-found]
+from sqlalchemy import make_url
 
+from qaicl.daemon.oracle import OracleDaemon
 from qaicl.errors import OracleStoreError, SettingsError
+from qaicl.oracle import database
 from qaicl.oracle.collect import Collected, SourceResult, collect
 from qaicl.oracle.observations import MARKET, Batch, SourceHealth, State
 from qaicl.oracle.overview import overview
 from qaicl.oracle.snapshot import Snapshot
 from qaicl.oracle.store import Store, floor
-from qaicl.settings import AssetSettings
+from qaicl.oracle.tables import candles
+from qaicl.settings import AssetSettings, OracleSettings, Paths, Settings, Values
 
 HOUR = timedelta(hours=1)
 KEYS = {"newsapi": "secret-news-key", "coingecko": "secret-coin-key"}
@@ -64,12 +66,12 @@ def test_everything_is_collected_once(store: Store, services: Any) -> None:
 
 def test_a_second_run_asks_for_nothing_old_and_stores_no_duplicate(local_store: Store, services: Any) -> None:
     refresh(local_store, services)
-    candles = services.calls["/mexc/api/v3/klines"]
+    klines = services.calls["/mexc/api/v3/klines"]
     charts = services.calls["/coingecko/coins/qubic-network/market_chart"]
     again = refresh(local_store, services)
     assert again.stored.candles == 0
     assert again.stored.headlines == 0
-    assert services.calls["/mexc/api/v3/klines"] == candles
+    assert services.calls["/mexc/api/v3/klines"] == klines
     assert services.calls["/coingecko/coins/qubic-network/market_chart"] == charts
 
 
@@ -88,8 +90,6 @@ def test_candles_are_dated_by_their_close_and_the_running_bar_is_left_out(local_
         frame = local_store.candles("qubic", now - timedelta(days=3), now + HOUR, "1h", source=exchange)
         assert frame.index[-1] <= now
         last = frame.iloc[-1]
-        from oracle_services import price
-
         assert last["close"] == pytest.approx(price(frame.index[-1].timestamp()))
         assert last["open"] == pytest.approx(price((frame.index[-1] - HOUR).timestamp()))
         assert last["volume"] == 1_000_000
@@ -103,8 +103,6 @@ def test_a_hole_is_filled_and_a_bar_that_nobody_has_is_asked_for_once(local_stor
     assert local_store.missing("qubic", "1h", "mexc", top - timedelta(days=2), top) == []
     hole = [top - 20 * HOUR, top - 19 * HOUR]
     with local_store.writing() as connection:
-        from qaicl.oracle.tables import candles
-
         connection.execute(candles.delete().where(candles.c.closed_at.in_(hole)))
     assert alone(local_store, services, "mexc").stored.candles == 2
     calls = services.calls["/mexc/api/v3/klines"]
@@ -304,52 +302,52 @@ def test_a_database_that_fails_ends_the_refresh(local_store: Store, services: An
 # --- killed at any moment ------------------------------------------------------------------------
 
 
-def configured(home: Path, services: Any) -> dict[str, str]:
-    """Environment of a qaicl whose configuration asks the local services."""
-    plain = msgspec.to_builtins(services.settings())
-    lines = ["[oracle]"]
-    lines += [f"{key} = {json.dumps(plain[key])}" for key in ("history_days", "request_timeout")]
-    for table in ("endpoints", "feeds", "calls_a_minute"):
-        lines += [f"[oracle.{table}]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in plain[table].items())]
-    qubic = plain["assets"]["qubic"]
-    markets = ", ".join(f'{k} = "{v}"' for k, v in qubic["markets"].items())
-    lines += ["[oracle.assets.qubic]", f'coingecko = "{qubic["coingecko"]}"', 'network = "qubic"']
-    lines += [f"markets = {{ {markets} }}"]
-    (home / "config").mkdir(parents=True)
-    (home / "config" / "config.toml").write_text("\n".join(lines) + "\n")
-    return {**os.environ, "QAICL_HOME": str(home), "NEWSAPI_KEY": "k", "NO_COLOR": "1"}
+DAYS = 30
+"""So much that an exchange needs two pages."""
 
 
+def collecting(path: Path, settings: OracleSettings) -> None:
+    with Store(database.connect(make_url(f"sqlite:///{path}"))) as store:
+        asyncio.run(collect(store, settings, KEYS))
+
+
+def refreshing(path: Path, settings: OracleSettings) -> None:
+    url = msgspec.structs.replace(settings, database_url=f"sqlite:///{path}", refresh_every=0.05)
+    OracleDaemon(Settings(Values(oracle=url), Paths(path.parent, path.parent, path.parent), "default")).run()
+
+
+@pytest.mark.parametrize("work", [collecting, refreshing])
 def test_killed_at_any_moment_nothing_is_doubled_and_the_next_run_fills_every_hole(
-    tmp_path: Path, services: Any
+    tmp_path: Path, services: Any, work: Callable[[Path, OracleSettings], None]
 ) -> None:
-    environ = configured(tmp_path, services)
-    command = [sys.executable, "-m", "qaicl", "oracle", "collect", "-o", "json"]
+    importlib.import_module("ccxt.async_support")  # here, so that each killed process begins to ask at once
+    path = tmp_path / "killed.sqlite"
+    settings = services.settings(history_days=DAYS, calls_a_day={"coingecko": 10_000, "newsapi": 10_000})
     chance = random.Random(20260110)
-    services.delay = 0.02
-    for _ in range(3):
+    services.delay = 0.01
+    processes = multiprocessing.get_context("fork")
+    for _ in range(12):
         before = sum(services.calls.values())
-        process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wanted = before + chance.randint(1, 14)
-        while sum(services.calls.values()) < wanted and process.poll() is None:
-            time.sleep(chance.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-    done = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=60)
-    assert {one["status"] for one in json.loads(done.stdout)["sources"]} == {"ok"}, done.stderr.decode()
-    from qaicl.settings import OracleSettings, Paths
-
-    with Store.open(OracleSettings(), Paths(tmp_path, tmp_path / "data", tmp_path), "default") as store:
+        process = processes.Process(target=work, args=(path, settings))
+        process.start()
+        wanted = before + chance.randint(0, 13)
+        while sum(services.calls.values()) < wanted and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        process.join(10)
+    with Store(database.connect(make_url(f"sqlite:///{path}"))) as store:
+        final = asyncio.run(collect(store, settings, KEYS))
+        assert {result.status for result in final.sources} == {"ok"}
         now = datetime.now(UTC)
         end = floor(now, HOUR)
         for exchange in ("mexc", "gate"):
-            assert store.missing("qubic", "1h", exchange, end - timedelta(days=2), end) == []
-            frame = store.candles("qubic", end - timedelta(days=2), end, "1h", source=exchange)
-            assert len(frame) == 48
+            assert store.missing("qubic", "1h", exchange, end - timedelta(days=DAYS), end) == []
+            frame = store.candles("qubic", end - timedelta(days=DAYS), end, "1h", source=exchange)
+            assert len(frame) == 24 * DAYS
             assert not frame.index.has_duplicates
-        prices = [o for o in store.observations("price", now - timedelta(days=2), now) if o.source == "coingecko"]
+        prices = [o for o in store.observations("price", now - timedelta(days=DAYS), now) if o.source == "coingecko"]
         times = sorted(o.observed_at for o in prices)
         assert max(after - before for before, after in pairwise(times)) <= 2 * HOUR
-        titles = [h.title for h in store.headlines(now - timedelta(days=2), now)]
+        titles = [h.title for h in store.headlines(now - timedelta(days=DAYS), now)]
         assert sorted(titles) == ["Qubic network upgrade goes live", "Qubic rises & shines"]
-        assert store.quarantined() is not None

@@ -290,9 +290,9 @@ def _open(url: str) -> None:
     Store(database.connect(parsed)).close()
 
 
-def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
+def test_processes_that_start_at_once_migrate_once(empty_database_url: str) -> None:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_open, args=(database_url,)) for _ in range(4)]
+    processes = [context.Process(target=_open, args=(empty_database_url,)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
