@@ -35,6 +35,11 @@ PATIENCE = 10.0
 ASK_AGAIN = 0.25
 """Seconds between two tries to find the leader."""
 
+SILENCE = 5.0
+"""Seconds without a word after which the leader is asked again: a message may have been lost."""
+
+_NO_MORE = object()
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -119,36 +124,48 @@ class Client:
 
     # --- requests --------------------------------------------------------------------------------
 
-    def ask(self, specs: Iterable[RequestSpec]) -> Iterator[Update]:
+    def ask(self, specs: Iterable[RequestSpec | None]) -> Iterator[Update]:
         """Submit requests and yield what comes, until all have ended.
+
+        ``specs`` is read while answers come in; a None from it means that nothing is to be submitted just now.
 
         Raises:
             BusyError, PromptError, UnknownModelError, …: a request was refused.
             UnreachableError: no orchestrator leads for ``patience`` seconds.
         """
-        for spec in specs:
-            self._following[spec.id] = _Following(spec)
-            self._send(Submit(spec))
-        self._silent_since = time.monotonic()
-        yield from self._follow()
+        source = iter(specs)
+        waiting = True
+        while waiting or self._following:
+            while waiting:
+                spec = next(source, _NO_MORE)
+                if spec is None:
+                    break
+                if not isinstance(spec, RequestSpec):
+                    waiting = False
+                    break
+                if not self._following:
+                    self._silent_since = time.monotonic()
+                self._following[spec.id] = _Following(spec)
+                self._send(Submit(spec))
+            yield from self._updates(0.001 if waiting else ASK_AGAIN)
 
     def resume(self, request: str, have: int = 0) -> Iterator[Update]:
         """Go on with a request that was submitted before, from its token ``have`` on."""
         self._following[request] = _Following(None, have)
         self._silent_since = time.monotonic()
         self._send(Resume(request, have))
-        yield from self._follow()
+        while self._following:
+            yield from self._updates(ASK_AGAIN)
 
     def cancel(self, request: str) -> None:
         """Tell the cluster that nobody wants the answer any more."""
         self._send(Cancel(request))
 
-    def _follow(self) -> Iterator[Update]:
-        while self._following:
-            for message in self._receive():
-                update = self._understand(message)
-                if update is not None:
-                    yield update
+    def _updates(self, wait: float) -> Iterator[Update]:
+        for message in self._receive(wait):
+            update = self._understand(message)
+            if update is not None:
+                yield update
 
     def _understand(self, message: Message) -> Update | None:
         match message:
@@ -195,7 +212,7 @@ class Client:
         self._send(message)
         try:
             while True:
-                for answer in self._receive():
+                for answer in self._receive(ASK_AGAIN):
                     if isinstance(answer, expect):
                         return answer
                     if isinstance(answer, Refused):
@@ -223,10 +240,10 @@ class Client:
         with contextlib.suppress(zmq.Again):
             line.socket.send_multipart(frames.encode(message), zmq.DONTWAIT)
 
-    def _receive(self) -> list[Message]:
+    def _receive(self, wait: float) -> list[Message]:
         """Wait a moment; return what the leader said, and look for another when it is not there."""
         found: list[Message] = []
-        ready = dict(self._poller.poll(int(ASK_AGAIN * 1000)))
+        ready = dict(self._poller.poll(int(wait * 1000)))
         now = time.monotonic()
         for index, line in enumerate(self._lines):
             if line.monitor.socket in ready:
@@ -235,6 +252,8 @@ class Client:
                 found += self._drain(index, line, now)
         if now - self._asked > ASK_AGAIN and self._unanswered():
             self._turn_to((self._current + 1) % len(self._lines))
+        elif now - self._silent_since > SILENCE and now - self._asked > SILENCE:
+            self._again()
         if now - self._silent_since > self.patience and self._unanswered():
             raise errors.UnreachableError(
                 f"the cluster of the context '{self.context.name}' does not answer",
