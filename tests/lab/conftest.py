@@ -15,7 +15,7 @@ from harness import requirements  # noqa: E402
 from harness.command import wait_until  # noqa: E402
 from harness.config import LabConfig  # noqa: E402
 from harness.lab import Lab  # noqa: E402
-from harness.operator import Operator, keep_gathered  # noqa: E402
+from harness.operator import Operator, freeze_checkout, keep_gathered  # noqa: E402
 
 PROVISIONED = "provisioned"
 # Not the default name: a lab that somebody tries things in stays what it is while the tests run.
@@ -60,20 +60,33 @@ def bare(lab: Lab) -> Lab:
     return lab
 
 
-@pytest.fixture
-def operator(lab: Lab, tmp_path: Path) -> Operator:
-    """An operator who has done nothing yet, with the model and the wheels already at hand."""
-    return Operator(lab, tmp_path / "home")
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The qaicl under test, as it was when the session began."""
+    return freeze_checkout(tmp_path_factory.mktemp("checkout") / "qaicl")
 
 
 @pytest.fixture(scope="session")
-def cluster_operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    """The operator of the session's cluster, provisioned once from bare machines in a run that nothing disturbs."""
-    operator = Operator(lab, tmp_path_factory.mktemp("cluster") / "home")
-    lab.restore("bare")
+def gathered(lab: Lab, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The model and the wheels of this qaicl are in the cache, so that no operator has to fetch them."""
+    operator = Operator(lab, tmp_path_factory.mktemp("gather") / "home", checkout)
     operator.qaicl("model", "pull", "smollm2-135m").expect(0)
-    operator.first_run = operator.apply().expect(0)
+    operator.qaicl("provision", "bundle", "-f", str(operator.inventory)).expect(0)
     keep_gathered(operator)
+
+
+@pytest.fixture
+def operator(lab: Lab, gathered: None, checkout: Path, tmp_path: Path) -> Operator:
+    """An operator who has done nothing yet, with the model and the wheels already at hand."""
+    return Operator(lab, tmp_path / "home", checkout)
+
+
+@pytest.fixture(scope="session")
+def cluster_operator(lab: Lab, gathered: None, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """The operator of the session's cluster, provisioned once from bare machines in a run that nothing disturbs."""
+    operator = Operator(lab, tmp_path_factory.mktemp("cluster") / "home", checkout)
+    lab.restore("bare")
+    operator.first_run = operator.apply().expect(0)
     wait_until(operator.answers, "the fresh cluster answers", timeout=120, every=1)
     lab.save(PROVISIONED)
     return operator

@@ -72,9 +72,8 @@ def test_upgrade_while_a_client_asks_continuously_fails_no_request(cluster: Oper
     with continuous_questions(cluster) as answers:
         wait_until(lambda: answers, "a first answer", timeout=60)
         before = len(answers)
-        upgrade = cluster.qaicl(
-            "provision", "upgrade", str(cluster.inventory), "--yes", "-o", "json", timeout=800
-        ).expect(0)
+        words = ("provision", "upgrade", "-f", str(cluster.inventory), "--yes", "-o", "json")
+        upgrade = cluster.qaicl(*words, timeout=800).expect(0)
         assert {event["host"] for event in upgrade.events if event["kind"] == "upgrade"} >= ALL
         wait_until(lambda: len(answers) > before + 3, "answers during and after", timeout=120)
     assert [finished.tail for finished in answers if finished.code != 0] == []

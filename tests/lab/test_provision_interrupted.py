@@ -17,7 +17,7 @@ MOMENTS = ("base/base-packages", "python/wheels", "python/environment", "redis/r
 def test_a_controller_killed_at_five_moments_ends_right(bare: Lab, operator: Operator) -> None:
     reached = []
     for moment in MOMENTS:
-        running = operator.start("provision", "apply", str(operator.inventory), "--yes", "-o", "json")
+        running = operator.start(*operator.apply_words())
         with running:
             for event in seen(running, "step-started"):
                 if event["step"].startswith(moment):
@@ -46,22 +46,22 @@ def test_a_step_that_reboots_the_machine_does_not_end_the_run(bare: Lab, operato
         "  - name: After\n"
         '    file: {path: /etc/after, content: "2\\n"}\n'
     )
-    operator.write_inventory({"playbook": str(playbooks / "again.yaml")})
+    operator.write_inventory({"playbook": "again"})
     started = {name: machine.started() for name, machine in bare.machines.items()}
-    done = operator.apply().expect(0)
+    done = operator.apply("--playbooks", str(playbooks)).expect(0)
     assert {event["host"] for event in done.events if event["kind"] == "rebooted"} == set(bare.machines)
     for name, machine in bare.machines.items():
         assert machine.started() != started[name]
         assert bare.ssh(name, "cat /etc/before /etc/after").stdout == "1\n2\n"
-    operator.plan().expect(0)  # it is not asked for again
+    operator.plan("--playbooks", str(playbooks)).expect(0)  # it is not asked for again
 
 
 def test_a_plan_is_carried_out_as_it_was_saved_and_no_other(bare: Lab, operator: Operator) -> None:
     saved = operator.home / "plan.json"
     operator.plan("--tags", "base", "--save", str(saved)).expect(3)
     bare.ssh("vm1", "apt-get -q update && apt-get -q -y install --no-install-recommends nftables")
-    done = operator.qaicl("provision", "apply", str(saved), "--yes", "-o", "json").expect(1)
+    done = operator.apply(str(saved)).expect(1)
     assert "vm1" in done.tail
     edited = json.loads(saved.read_text()) | {"tags": []}
     saved.write_text(json.dumps(edited))
-    assert "edited" in operator.qaicl("provision", "apply", str(saved), "--yes", "-o", "json").expect(1).tail
+    assert "edited" in operator.apply(str(saved)).expect(1).tail

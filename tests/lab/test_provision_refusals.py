@@ -71,14 +71,14 @@ def test_a_full_disk_is_named_and_a_later_run_completes(bare: Lab, operator: Ope
     operator.apply("--tags", "base").expect(0)
     bare.machine("vm3").small_disk("/opt", "2M")
     bare.machine("vm3").small_disk("/var/lib/qaicl-staging", "2M")
-    done = operator.apply("--tags", "base,python").expect(1)
+    done = operator.apply("--tags", "base", "--tags", "python").expect(1)
     assert "vm3" in done.tail
     assert "No space left" in done.tail or "disk is full" in done.tail
     assert bare.ssh("vm1", "test -x /opt/qaicl/current/bin/qaicl", check=False).returncode == 0
     assert bare.ssh("vm3", "test -e /opt/qaicl/current", check=False).returncode != 0
     bare.machine("vm3").normal_disk("/opt")
     bare.machine("vm3").normal_disk("/var/lib/qaicl-staging")
-    operator.apply("--tags", "base,python").expect(0)
+    operator.apply("--tags", "base", "--tags", "python").expect(0)
     assert bare.ssh("vm3", "/opt/qaicl/current/bin/qaicl --version").stdout.startswith("qaicl ")
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_was_tampered_with_never_lands(bare: Lab, operator: Operator
     data[len(data) // 2] ^= 1
     victim.unlink()  # the file is shared with other operators: never write into it
     victim.write_bytes(data)
-    done = operator.apply("--tags", "base,python").expect(1)
+    done = operator.apply("--tags", "base", "--tags", "python").expect(1)
     assert "checksum" in done.tail or "damaged" in done.tail
     assert victim.name in done.tail
     for name in bare.machines:
@@ -100,8 +100,8 @@ def test_a_file_that_was_tampered_with_never_lands(bare: Lab, operator: Operator
 def test_two_controllers_at_once_and_the_second_learns_who_is_first(
     bare: Lab, operator: Operator, tmp_path: Path
 ) -> None:
-    other = Operator(bare, tmp_path / "other")
-    first = operator.start("provision", "apply", str(operator.inventory), "--yes", "-o", "json", "--tags", "base")
+    other = Operator(bare, tmp_path / "other", operator.checkout)
+    first = operator.start(*operator.apply_words("--tags", "base"))
     with first:
         next(seen(first, "step-started"))
         second = other.apply("--tags", "base").expect(1)
@@ -125,7 +125,7 @@ def test_a_machine_without_power_is_named_and_a_later_run_completes_it(bare: Lab
 
 
 def test_a_machine_that_loses_power_during_the_run_is_completed_later(bare: Lab, operator: Operator) -> None:
-    running = operator.start("provision", "apply", str(operator.inventory), "--yes", "-o", "json", "--tags", "base")
+    running = operator.start(*operator.apply_words("--tags", "base"))
     with running:
         next(seen(running, "step-started", "vm2"))
         bare.power_cut("vm2")

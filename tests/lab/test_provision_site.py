@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.operator import CLUSTER, QAICL, Operator
+from harness.operator import CLUSTER, Operator
 
 pytestmark = pytest.mark.lab
 
@@ -24,9 +25,12 @@ def local_answer(cluster_operator: Operator, tmp_path_factory: pytest.TempPathFa
     home = tmp_path_factory.mktemp("local")
     models = cluster_operator.home / "data" / "models"
     env = os.environ | {"QAICL_HOME": str(home), "QAICL_MODELS_DIRECTORY": str(models), "NO_COLOR": "1"}
+    env |= {"PYTHONPATH": str(cluster_operator.checkout)}
 
     def qaicl(*words: str) -> str:
-        done = subprocess.run([QAICL, *words], env=env, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "qaicl", *words], env=env, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -26,7 +26,8 @@ ROLES = {
     "vm2": ["standby", "node", "redis"],
     "vm3": ["node", "redis"],
 }
-QAICL = Path(sys.executable).with_name("qaicl")
+CHECKOUT = Path(__file__).resolve().parents[3]
+SHIPPED = ("qaicl", "playbooks", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,13 @@ class Operator:
 
     Args:
         home: becomes ``QAICL_HOME``; what earlier operators gathered (models, wheels) is linked into it.
+        checkout: the qaicl that this operator runs and installs.
     """
 
-    def __init__(self, lab: Lab, home: Path) -> None:
+    def __init__(self, lab: Lab, home: Path, checkout: Path) -> None:
         self.lab = lab
         self.home = home
+        self.checkout = checkout
         self.inventory = home / "cluster.yaml"
         self.first_run: Finished | None = None
         kept = cache_directory() / "operator" / "data"
@@ -74,7 +77,8 @@ class Operator:
 
     def environment(self) -> dict[str, str]:
         """The environment of the operator's commands."""
-        return self.lab.environment({"QAICL_HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "200"})
+        own = {"QAICL_HOME": str(self.home), "PYTHONPATH": str(self.checkout), "NO_COLOR": "1", "COLUMNS": "200"}
+        return self.lab.environment(own)
 
     def write_inventory(self, changes: Mapping[str, Any] | None = None) -> None:
         """Write ``cluster.yaml`` for the lab; ``changes`` replace top-level keys."""
@@ -103,7 +107,7 @@ class Operator:
 
     def command(self, *words: str) -> list[str]:
         """The command line of ``qaicl WORDS`` in the lab's network."""
-        return self.lab.network.inside(QAICL, *words)
+        return self.lab.network.inside(sys.executable, "-m", "qaicl", *words)
 
     def qaicl(self, *words: str, stdin: str | None = None, timeout: float = 600.0) -> Finished:
         """Run ``qaicl`` to its end."""
@@ -124,11 +128,15 @@ class Operator:
 
     def plan(self, *words: str) -> Finished:
         """``qaicl provision plan``."""
-        return self.qaicl("provision", "plan", str(self.inventory), *words)
+        return self.qaicl("provision", "plan", "-f", str(self.inventory), *words)
 
     def apply(self, *words: str, timeout: float = 800.0) -> Finished:
         """``qaicl provision apply`` without a question, as events."""
-        return self.qaicl("provision", "apply", str(self.inventory), "--yes", "-o", "json", *words, timeout=timeout)
+        return self.qaicl(*self.apply_words(*words), timeout=timeout)
+
+    def apply_words(self, *words: str) -> tuple[str, ...]:
+        """The words behind ``qaicl`` with which :meth:`apply` runs it."""
+        return ("provision", "apply", "-f", str(self.inventory), "--yes", "-o", "json", *words)
 
     def ask(self, prompt: str, *words: str, timeout: float = 180.0) -> dict[str, Any]:
         """Ask the cluster; the answer as ``ask -o json`` prints it.
@@ -155,6 +163,18 @@ class Operator:
     def alive_nodes(self) -> set[str]:
         """The names of the nodes that the leader counts as alive."""
         return {node["name"] for node in self.status().get("nodes", []) if node["state"] == "alive"}
+
+
+def freeze_checkout(target: Path) -> Path:
+    """A copy of this checkout's qaicl, so that editing goes on while a long run installs it."""
+    target.mkdir(parents=True)
+    for name in SHIPPED:
+        source = CHECKOUT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / name)
+    return target
 
 
 def _link_tree(source: Path, target: Path) -> None:
