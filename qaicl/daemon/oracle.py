@@ -22,19 +22,43 @@ from qaicl.settings import Settings
 RETRY = 30.0
 """Seconds after which work that failed is tried again, or its usual period where that is shorter."""
 
+DELIVER_EVERY = 10.0
+
 
 @dataclass(frozen=True)
 class Job:
     """Something done on a schedule with what is stored.
 
     ``run`` gets the store, the settings and the present, works synchronously in a thread, may be run again after a
-    crash, and returns a line for the log.
+    crash, and returns a line for the log, or nothing where there is nothing to say.
     """
 
     name: str
     every: float
     """Seconds."""
     run: Callable[[Store, Settings, datetime], str]
+
+
+def standard_jobs(settings: Settings) -> tuple[Job, ...]:
+    """Risk and alerts after each refresh's data; alerts that wait or repeat, every few seconds."""
+    return (
+        Job("risk", settings.values.oracle.risk_every, _assess),
+        Job("alerts", DELIVER_EVERY, _deliver),
+    )
+
+
+def _assess(store: Store, settings: Settings, now: datetime) -> str:
+    from qaicl.oracle.alerts.watching import watch_round
+
+    queued, delivered = watch_round(store, settings, now)
+    return f"risk assessed; {queued} messages queued, {delivered} delivered"
+
+
+def _deliver(store: Store, settings: Settings, now: datetime) -> str:
+    from qaicl.oracle.alerts.watching import deliver_due
+
+    delivered = deliver_due(store, settings, now)
+    return f"{delivered} messages delivered" if delivered else ""
 
 
 class OracleDaemon:
@@ -89,7 +113,8 @@ class OracleDaemon:
             began = loop.time()
             wait = every
             try:
-                self._log("info", name, result=await work())
+                if result := await work():
+                    self._log("info", name, result=result)
             except QaiclError as error:
                 wait = min(RETRY, every)
                 self._log("error", name, **error.as_dict())

@@ -20,7 +20,7 @@ from oracle_services import Answer  # type: ignore[import-not-found]
 
 from qaicl import settings as configuration
 from qaicl.cli.main import run
-from qaicl.daemon.oracle import Job, OracleDaemon
+from qaicl.daemon.oracle import Job, OracleDaemon, standard_jobs
 from qaicl.errors import OracleError
 from qaicl.oracle.opening import open_store
 from qaicl.oracle.snapshot import Snapshot
@@ -72,6 +72,23 @@ def test_it_refreshes_then_judges_again_and_again_until_told_to_stop(
     assert events[-1]["event"] == "stopped"
     assert {"event": "refresh"}.items() <= events[1].items()
     assert "7 of 8 sources answered" in events[1]["result"]
+
+
+def test_the_standard_jobs_assess_risk_on_what_was_collected(
+    tmp_path: Path, services: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = loaded(tmp_path, services)
+    lines: list[str] = []
+
+    def assessed() -> bool:
+        lines.extend(capfd.readouterr().err.splitlines())
+        return any("risk assessed" in line for line in lines)
+
+    stopper = stop_when(assessed)
+    OracleDaemon(settings, standard_jobs(settings)).run()
+    stopper.join()
+    assert assessed()
+    assert not [line for line in lines if '"level":"error"' in line]
 
 
 def test_a_job_that_fails_is_logged_and_tried_again(
