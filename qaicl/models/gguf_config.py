@@ -109,7 +109,6 @@ def config(fields: Mapping[str, Any], tensors: Collection[str], vocabulary: int)
         "num_hidden_layers": int(number("block_count")),
         "num_attention_heads": heads,
         "num_key_value_heads": int(number("attention.head_count_kv", heads)),
-        "head_dim": head,
         "hidden_act": "silu",
         "max_position_embeddings": int(number("context_length")),
         "rms_norm_eps": float(number("attention.layer_norm_rms_epsilon")),

@@ -134,7 +134,7 @@ def _tokenizer(source: Path, into: Path) -> None:
 
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(source.parent), gguf_file=source.name)
-    except (ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more special
         raise UnsupportedModelError(
             f"cannot build the tokenizer of {source.name}", why=str(error) or type(error).__name__
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from qaicl.errors import DamagedFileError, ModelMissingError
+from qaicl.models.catalogue import is_plain
 from qaicl.models.files import sha256
 from qaicl.models.progress import Progress, silent
 
@@ -83,6 +84,8 @@ def read(directory: Path) -> Manifest:
         raise DamagedFileError(f"{directory} has no {NAME}", why="it was not put there by a pull", fix=fix) from error
     except (OSError, msgspec.DecodeError) as error:
         raise DamagedFileError(f"cannot read {directory / NAME}", why=str(error), fix=fix) from error
+    if outside := [name for name in manifest.files if not is_plain(name)]:
+        raise DamagedFileError(f"cannot trust {directory / NAME}", why=f"it names {', '.join(outside)}", fix=fix)
     if manifest.layout != LAYOUT:
         raise ModelMissingError(
             f"model '{directory.name}' was pulled by another version",
