@@ -134,10 +134,13 @@ class StoreWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Carry out what is queued, if the store answers, and close the connection."""
+        """Carry out what is queued, if the store answers, and close the connection; again, it does nothing."""
+        if self._stopping:
+            return
         self._stopping = True
         self._work.ring()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._work.close()
         self._news.close()
 

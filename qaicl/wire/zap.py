@@ -7,7 +7,8 @@ removing a key from the allow-list keeps it from coming back and does not cut a 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Mapping
 
 import zmq
@@ -15,6 +16,8 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from qaicl.wire.keys import AllowList
+
+LINES_A_SECOND = 10
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class Gate:
         self.refused: Counter[str] = Counter()
         """How often each key (Z85) was refused; the most frequent thousand."""
         self.refusals = 0
+        self._logged: deque[float] = deque(maxlen=LINES_A_SECOND)
         self._authenticator = ThreadAuthenticator(context)
         for domain in self._domains:
             self._authenticator.configure_curve_callback(domain, self)
@@ -65,7 +69,11 @@ class Gate:
         if len(self.refused) >= 2000:
             self.refused = Counter(dict(self.refused.most_common(1000)))
         self.refused[public_key] += 1
-        log.warning("refused a peer: key %s is not allowed in domain %s", public_key, domain)
+        # Ten lines a second at most: whoever knocks without end must not fill the disk with it.
+        now = time.monotonic()
+        if len(self._logged) < LINES_A_SECOND or now - self._logged[0] >= 1.0:
+            self._logged.append(now)
+            log.warning("refused a peer: key %s is not allowed in domain %s", public_key, domain)
         return False
 
 

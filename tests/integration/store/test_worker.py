@@ -111,6 +111,13 @@ def test_stopping_carries_out_what_is_queued(address: Address, namespace: str, l
     assert len(page.requests) == 100
 
 
+def test_one_that_never_started_can_be_stopped(address: Address, namespace: str) -> None:
+    worker = StoreWorker(address, namespace)
+    worker.stop()
+    worker.stop()
+    assert worker.drain() == []
+
+
 def test_a_server_that_forgot_the_scripts_is_told_again(listen: Listen, valkey: EmbeddedValkey) -> None:
     listener = listen()
     listener.until_up()
