@@ -56,6 +56,10 @@ class ModelTokenizer:
         if not any(message.content.strip() for message in messages):
             raise PromptError("the prompt is empty", fix="give a question")
         text = self._template.render(messages)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError("the prompt is not valid text", why=str(error), fix="give it as UTF-8") from error
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=self._template.plain).ids
         if len(ids) + max_tokens > self._context_length:
             raise PromptError(

@@ -49,6 +49,11 @@ def test_empty_prompts_are_refused(engine):
             engine.encode(messages, 4)
 
 
+def test_text_that_is_not_unicode_is_refused(engine):
+    with pytest.raises(PromptError, match="not valid text"):
+        engine.encode(user("broken \ud800"), 4)
+
+
 def test_too_long_prompts_are_refused_with_the_numbers(engine):
     with pytest.raises(PromptError, match=r"\d+ tokens and 100 to generate are more than the model's 512"):
         engine.encode(user("x" * 450), 100)
