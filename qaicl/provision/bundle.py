@@ -62,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of what the bundle was made from; another one means to make it anew."""
     python: str
     machine: str
+    pins: dict[str, str]
     wheels: list[BundleFile]
 
 
@@ -88,7 +89,7 @@ def sha256(path: Path) -> str:
 
 
 def closure(python: str, machine: str, roots: Iterable[str] = HOST_REQUIREMENTS) -> dict[str, str]:
-    """Every distribution that the daemons need, at the version installed here.
+    """Every distribution that the daemons need, with the version installed here as ``==VERSION``.
 
     Args:
         python: the machines' Python, ``3.11``.
@@ -108,25 +109,32 @@ def closure(python: str, machine: str, roots: Iterable[str] = HOST_REQUIREMENTS)
         "platform_python_implementation": "CPython",
     }
     found: dict[str, str] = {}
-    waiting: list[tuple[str, str]] = [(name, "") for name in roots]
-    seen: set[tuple[str, str]] = set()
+    waiting = [Requirement(name) for name in roots]
+    seen: set[str] = set()
     while waiting:
-        name, extra = waiting.pop()
-        if (name, extra) in seen:
+        wanted = waiting.pop()
+        if str(wanted) in seen:
             continue
-        seen.add((name, extra))
+        seen.add(str(wanted))
+        name = canonicalize_name(wanted.name)
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError as error:
-            raise BundleError(
-                f"{name} is not installed here", why="the machines get what the operator runs", fix="run: make setup"
-            ) from error
-        found[canonicalize_name(name)] = distribution.version
+            if wanted.marker is None:
+                raise BundleError(
+                    f"{name} is not installed here",
+                    why="the machines get what the operator runs",
+                    fix="run: make setup",
+                ) from error
+            # Only the machines' older Python needs it, so there is no version here to go by.
+            found[name] = str(wanted.specifier)
+            continue
+        found[name] = f"=={distribution.version}"
         for text in distribution.requires or []:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({**environment, "extra": extra}):
-                waiting.append((canonicalize_name(requirement.name), ""))
-                waiting += [(canonicalize_name(requirement.name), wanted) for wanted in requirement.extras]
+            needed = Requirement(text)
+            marker = needed.marker
+            if marker is None or any(marker.evaluate({**environment, "extra": e}) for e in ("", *wanted.extras)):
+                waiting.append(needed)
     return dict(sorted(found.items()))
 
 
@@ -162,15 +170,23 @@ def ensure(
     own = sha256(wheel) if wheel else _tree_digest(tree) if tree else qaicl.__version__
     inputs = hashlib.sha256(msgspec.json.encode([VERSION, python, machine, pins, own])).hexdigest()
     manifest = _read(directory)
-    if manifest is not None and manifest.inputs == inputs and _complete(directory, manifest):
+    if manifest is not None and not _complete(directory, manifest):
+        manifest = None
+    if manifest is not None and manifest.inputs == inputs:
         return Bundle(directory, manifest)
-    say(f"gathering {len(pins) + 1} wheels for Python {python} on {machine} …")
     directory.mkdir(parents=True, exist_ok=True)
     wheels = directory / "wheels"
     with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as temporary:
         fresh = Path(temporary)
         old = wheels if wheels.is_dir() else None
-        _download(pins, fresh, python, machine, old)
+        if manifest is not None and (manifest.pins, manifest.python, manifest.machine) == (pins, python, machine):
+            for file in manifest.wheels:
+                # The others stay as they are when only qaicl itself is another.
+                if file.name.endswith(".whl") and not file.name.startswith("qaicl-"):
+                    (fresh / file.name).hardlink_to(wheels / file.name)
+        else:
+            say(f"fetching {len(pins)} wheels for Python {python} on {machine} …")
+            _download(pins, fresh, python, machine, old)
         if wheel:
             shutil.copy2(wheel, fresh)
         else:
@@ -190,6 +206,7 @@ def ensure(
             inputs=inputs,
             python=python,
             machine=machine,
+            pins=pins,
             wheels=files,
         )
         (directory / "manifest.json").unlink(missing_ok=True)
@@ -262,7 +279,7 @@ def _download(pins: Mapping[str, str], target: Path, python: str, machine: str, 
         arguments += ["--python-version", python, "--implementation", "cp", "--abi", tag, "--abi", "abi3"]
         arguments += ["--abi", "none", *(f"--platform=manylinux_{glibc}_{machine}" for glibc in GLIBC)]
         arguments += [f"--platform=manylinux2014_{machine}", f"--platform=linux_{machine}"]
-    _pip([*arguments, *(f"{name}=={version}" for name, version in pins.items())], "fetch the wheels")
+    _pip([*arguments, *(f"{name}{version}" for name, version in pins.items())], "fetch the wheels")
 
 
 def _own_wheel(tree: Path | None, target: Path) -> None:

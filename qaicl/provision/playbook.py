@@ -210,7 +210,8 @@ class Playbooks:
 
 
 def _label(item: Any) -> str:
-    return str(item["name"]) if isinstance(item, Mapping) and "name" in item else str(item)
+    named = item.get("name") if isinstance(item, Mapping) else getattr(item, "name", None)
+    return str(item if named is None else named)
 
 
 def selected(step: Step | Skipped, tags: tuple[str, ...]) -> bool:

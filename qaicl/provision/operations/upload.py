@@ -44,13 +44,14 @@ def probes(args: Args) -> tuple[Probe, ...]:
 
 
 def plan(args: Args, situation: Situation) -> Change | None:
-    recorded_text, _, present_text = situation.found[f"upload:{args.destination}"].stdout.partition("=\n")
+    lines = situation.found[f"upload:{args.destination}"].stdout.splitlines()
+    middle = lines.index("=")
     recorded = {}
-    for line in recorded_text.splitlines():
+    for line in lines[:middle]:
         sha256, size, mtime, name = line.split(" ", 3)
         recorded[name] = (sha256, size, mtime)
     present = {}
-    for line in present_text.splitlines():
+    for line in lines[middle + 1 :]:
         size, mtime, name = line.split(" ", 2)
         present[name] = (size, mtime)
     missing = tuple(
