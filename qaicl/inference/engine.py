@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -17,15 +17,16 @@ import msgspec
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the next token is chosen; a pure function of (logits, history, seed, position).
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 are off, ``repetition_penalty`` 1 is off.
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 are off, ``repetition_penalty`` 1 is off. Numbers out of
+    range are refused where a message is decoded.
     """
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     seed: int = 0
-    max_tokens: int = 256
+    max_tokens: Annotated[int, msgspec.Meta(ge=0)] = 256
     stop: tuple[str, ...] = ()
 
 
@@ -64,7 +65,8 @@ class Activation:
 class Work:
     """One request's next piece for a stage.
 
-    ``start`` is the position of the first element. The first stage gets ``tokens``, every other ``hidden``.
+    ``start`` is the position of the first element: the number of positions that the stage has seen, or less, which
+    takes the stage back to there (a replay after another stage has died). The first stage gets ``tokens``, every other ``hidden``.
     ``sample`` asks the last stage for the token that follows the last position.
     """
 
