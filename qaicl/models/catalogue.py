@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -95,7 +95,7 @@ class Catalogue(Mapping[str, Model]):
     def __contains__(self, name: object) -> bool:
         return name in self._models
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[str]:
         return iter(self._models)
 
     def __len__(self) -> int:

@@ -115,10 +115,17 @@ class Store:
             DamagedFileError: what arrived is not what the entry says.
             UnsupportedModelError: it cannot be converted, or is not a model that qaicl runs.
             NoSpaceError: the disk has not enough room.
+            ModelError: the store's directory cannot be written.
         """
         final, partial = self.path(model.name), self.partial(model.name)
-        with full_disk_named(self.directory):
+        try:
             partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ModelError(
+                f"cannot write to the model store at {self.directory}",
+                why=error.strerror or str(error),
+                fix="mend that, or set models.directory to another place",
+            ) from error
         with self._lock(model.name, progress):
             try:
                 present = self.verify(model.name, progress)

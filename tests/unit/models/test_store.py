@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from qaicl.errors import DamagedFileError, ModelMissingError, UnknownModelError
+from qaicl.errors import DamagedFileError, ModelError, ModelMissingError, UnknownModelError
 from qaicl.models import catalogue
 from qaicl.models.listing import listing
 from qaicl.models.sources.local import LocalSource
@@ -111,6 +111,13 @@ def test_an_older_layout_is_pulled_again(store):
 def test_what_cannot_be_a_name(store, name):
     with pytest.raises(UnknownModelError):
         store.open(name)
+
+
+def test_a_store_that_cannot_be_written(tmp_path, model):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ModelError, match="cannot write to the model store") as caught:
+        Store(tmp_path / "file" / "store").pull(model, LocalSource(model, tmp_path))
+    assert "models.directory" in caught.value.fix
 
 
 def test_the_listing_says_the_state_of_each(store, model, tmp_path):
