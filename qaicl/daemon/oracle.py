@@ -40,9 +40,10 @@ class Job:
 
 
 def standard_jobs(settings: Settings) -> tuple[Job, ...]:
-    """Risk and alerts after each refresh's data; alerts that wait or repeat, every few seconds."""
+    """Risk, alerts and the forecasts' record on what was collected; alerts that wait or repeat, every few seconds."""
     return (
         Job("risk", settings.values.oracle.risk_every, _assess),
+        Job("forecast", settings.values.oracle.refresh_every, _forecast),
         Job("alerts", DELIVER_EVERY, _deliver),
     )
 
@@ -52,6 +53,13 @@ def _assess(store: Store, settings: Settings, now: datetime) -> str:
 
     queued, delivered = watch_round(store, settings, now)
     return f"risk assessed; {queued} messages queued, {delivered} delivered"
+
+
+def _forecast(store: Store, settings: Settings, now: datetime) -> str:
+    from qaicl.oracle.track_record import keep_record
+
+    made, resolved = keep_record(store, settings, now)
+    return f"{made} forecasts written down, {resolved} outcomes known"
 
 
 def _deliver(store: Store, settings: Settings, now: datetime) -> str:

@@ -33,7 +33,7 @@ class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Method and version."""
     made_at: datetime
     target_at: datetime
-    direction: Literal["up", "down", "flat", "none"]
+    direction: Literal["up", "down", "flat"]
     probability: float
     """Of the price being higher at ``target_at`` than at ``made_at``, 0 to 1."""
     price: float
