@@ -144,6 +144,8 @@ class OracleSettings(Section, frozen=True):
     network_max_age: Seconds = 7200.0
     mood_max_age: Seconds = 172_800.0
     headlines_max_age: Seconds = 172_800.0
+    source_max_age: dict[str, Seconds] = {}
+    """Source to staleness limit of its figures, in place of the ones above."""
     request_timeout: Seconds = 15.0
     """For one whole reply, not only its first byte."""
     max_reply_bytes: Count = 33_554_432

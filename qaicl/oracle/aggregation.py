@@ -8,7 +8,7 @@ and the refusal of old values follow Pyth's price ± confidence and ``no_older_t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from statistics import median
 
@@ -51,6 +51,7 @@ def aggregate(
     max_age: float,
     min_sources: int = 2,
     spread: float = SPREAD,
+    source_max_age: Mapping[str, float] | None = None,
 ) -> Figure:
     """One figure out of what the sources said.
 
@@ -60,6 +61,7 @@ def aggregate(
         now: the moment of judging; an observation from after it (beyond clock error) is not believed.
         max_age: seconds after which a value is STALE.
         min_sources: fewer sources than this make the figure DEGRADED.
+        source_max_age: limits of single sources, in place of ``max_age``.
         spread: relative width of the sources' interval beyond which it is DEGRADED.
 
     Returns:
@@ -80,13 +82,14 @@ def aggregate(
             state=State.missing,
             reasons=(*reasons, "nothing is stored"),
         )
-    in_time, late = _partition(newest, now, max_age)
+    limits = {o.source: (source_max_age or {}).get(o.source, max_age) for o in newest}
+    in_time, late = _partition(newest, now, limits)
     if in_time:
-        reasons += [f"{o.source} left out: {_age(o, now):.0f} s old, limit {max_age:.0f} s" for o in late]
+        reasons += [f"{o.source} left out: {_age(o, now):.0f} s old, limit {limits[o.source]:.0f} s" for o in late]
         candidates = in_time
     else:
         latest = max(o.observed_at for o in late)
-        candidates, older = _partition(late, latest, max_age)
+        candidates, older = _partition(late, latest, limits)
         reasons += [f"{o.source} left out: older than the others" for o in older]
     candidates = _one_unit(candidates, reasons)
     keep, outliers = split_outliers([_value(o) for o in candidates])
@@ -106,7 +109,8 @@ def aggregate(
         reasons.append(f"sources disagree by {(high - low) / abs(centre):.1%}")
     if not in_time:
         state = State.stale
-        reasons.append(f"newest value is {age:.0f} s old, limit {max_age:.0f} s")
+        limit = max(limits[o.source] for o in kept)
+        reasons.append(f"values are up to {age:.0f} s old, limit {limit:.0f} s")
     return Figure(
         name=name,
         value=centre,
@@ -138,10 +142,10 @@ def _newest_by_source(observations: Iterable[Observation], now: datetime, reason
 
 
 def _partition(
-    observations: Sequence[Observation], now: datetime, max_age: float
+    observations: Sequence[Observation], now: datetime, limits: Mapping[str, float]
 ) -> tuple[list[Observation], list[Observation]]:
-    in_time = [o for o in observations if _age(o, now) <= max_age]
-    return in_time, [o for o in observations if _age(o, now) > max_age]
+    in_time = [o for o in observations if _age(o, now) <= limits[o.source]]
+    return in_time, [o for o in observations if _age(o, now) > limits[o.source]]
 
 
 def _one_unit(observations: list[Observation], reasons: list[str]) -> list[Observation]:

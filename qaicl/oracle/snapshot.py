@@ -107,7 +107,8 @@ class Snapshot:
 
         def figure(metric: str, subject: str, max_age: float) -> Figure:
             found = store.latest(metric, subject, until=now)
-            return aggregate(metric, found, now=now, max_age=max_age, min_sources=1)
+            limits = settings.source_max_age
+            return aggregate(metric, found, now=now, max_age=max_age, min_sources=1, source_max_age=limits)
 
         fear_greed = figure("fear_greed", MARKET, settings.mood_max_age)
         mood = store.observations("fear_greed", start, until, asset=MARKET)
@@ -141,7 +142,14 @@ class Snapshot:
 def _price(store: Store, asset: str, now: datetime, settings: OracleSettings) -> Figure:
     """Tickers, and an exchange's last close where it has no newer ticker."""
     found = store.latest("price", asset, until=now) + store.last_closes(asset, settings.candle_interval, until=now)
-    return aggregate("price", found, now=now, max_age=settings.price_max_age, min_sources=settings.min_sources)
+    return aggregate(
+        "price",
+        found,
+        now=now,
+        max_age=settings.price_max_age,
+        min_sources=settings.min_sources,
+        source_max_age=settings.source_max_age,
+    )
 
 
 def _flags(

@@ -75,6 +75,14 @@ def test_a_late_source_is_left_out_while_others_are_in_time() -> None:
     assert any(reason.startswith("late left out: 7200 s old") for reason in figure.reasons)
 
 
+def test_a_source_may_have_a_staleness_limit_of_its_own() -> None:
+    observations = [said("slow", 1.0, age=7200), said("quick", 1.0, age=1200), said("b", 1.0)]
+    limits = {"slow": 10_000.0, "quick": 600.0}
+    figure = aggregate("price", observations, now=NOW, max_age=3600, source_max_age=limits)
+    assert figure.sources == ("b", "slow")
+    assert "quick left out: 1200 s old, limit 600 s" in figure.reasons
+
+
 def test_when_all_are_late_the_last_known_value_is_stale() -> None:
     figure = price(said("a", 1.0, age=7200), said("b", 1.01, age=7300), said("ancient", 5.0, age=90_000))
     assert figure.state is State.stale
