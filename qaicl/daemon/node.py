@@ -67,9 +67,12 @@ class NodeDaemon(Daemon):
         self._next_sample = 0.0
         self._process = psutil.Process()
         self._process.cpu_percent()
+        begun = time.monotonic()
         engine = self._open_engine()
-        self.log("info", "engine-ready", model=engine.info.model, precision=engine.info.precision)
+        opened = time.monotonic()
+        self.log("info", "engine-open", precision=engine.info.precision, seconds=round(opened - begun, 3))
         self._state = NodeState(self._record(engine))
+        self.log("info", "layers-loaded-and-measured", seconds=round(time.monotonic() - opened, 3))
         self._executor = Executor(engine, self._computed, settings.values.limits.running_per_node)
 
     # --- the engine ------------------------------------------------------------------------------
