@@ -86,6 +86,7 @@ def build(
         QaiclError: only where the snapshot's own data are broken; an absent part is no error.
     """
     timings = timings or Timings()
+    absent: dict[str, Absent] = {}
     with timings.part("indicators"):
         table = indicators.frame(snapshot.candles)
         bars = _bars(snapshot, table)
@@ -97,14 +98,14 @@ def build(
         risk = assess_snapshot(snapshot, found, rsi, has_network=has_network, alert_from=alert_from, cluster=cluster)
         trend = tuple(_trend(snapshot.candles, INTERVALS[snapshot.interval]))
     with timings.part("sentiment"):
-        mood = _part(lambda: sentiment(snapshot.headlines, snapshot.now))
+        mood = _part("sentiment", absent, lambda: sentiment(snapshot.headlines, snapshot.now))
     with timings.part("forecast"):
-        outlook = _part(lambda: forecast(snapshot, horizon))
+        outlook = _part("forecast", absent, lambda: forecast(snapshot, horizon))
     methods = {"risk": RISK_METHOD, "anomalies": anomalies.METHOD}
-    if isinstance(mood, SentimentReport):
+    if mood is not None:
         methods["sentiment"] = f"{mood.model} {mood.model_version}"
-    if isinstance(outlook, Forecast):
-        methods["forecast"] = f"{outlook.method} {outlook.method_version}"
+    if outlook is not None:
+        methods["forecast"] = f"ensemble {outlook.method_version}"
     return Report(
         asset=snapshot.asset,
         as_of=snapshot.now,
@@ -132,14 +133,16 @@ def build(
         sources=snapshot.sources,
         methods=methods,
         inputs=_digest(snapshot, horizon, methods),
+        absent=absent,
     )
 
 
-def _part(make: Callable[[], T]) -> T | Absent:
+def _part(name: str, absent: dict[str, Absent], make: Callable[[], T]) -> T | None:
     try:
         return make()
     except QaiclError as error:
-        return Absent(why=str(error.what) + (f": {error.why}" if error.why else ""), fix=error.fix)
+        absent[name] = Absent(why=error.what + (f": {error.why}" if error.why else ""), fix=error.fix)
+        return None
 
 
 def _bars(snapshot: Snapshot, table: pd.DataFrame) -> Bars | None:

@@ -84,8 +84,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...]
     bars: Bars | None
     readings: tuple[Reading, ...]
-    sentiment: SentimentReport | Absent
-    forecast: Forecast | Absent
+    sentiment: SentimentReport | None
+    forecast: Forecast | None
     risk: RiskAssessment
     risk_trend: tuple[RiskPoint, ...]
     anomalies: tuple[Anomaly, ...]
@@ -96,8 +96,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     inputs: str
     """Digest of everything the report was made from: equal digests, equal reports."""
     disclaimer: str = NOT_ADVICE
-    narrative: Narrative | Absent | None = None
-    """None: none was asked for. Absent: one was written and dropped."""
+    narrative: Narrative | None = None
+    absent: dict[str, Absent] = {}
+    """``sentiment``, ``forecast``, ``narrative`` → why it is None; a narrative nobody asked for is not named."""
 
 
 def as_dict(report: Report) -> dict[str, object]:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from qaicl.oracle.forecast.records import Forecast
+from qaicl.oracle.anomalies.scan import Severity
 from qaicl.oracle.report.charts import Plot, calibration, gauge, ticks
 from qaicl.oracle.report.document import Bars, Report
 from qaicl.oracle.report.wording import LEVEL_TONE, Translate, moment, number
@@ -25,11 +25,11 @@ def charts(report: Report, t: Translate) -> dict[str, str]:
     if report.bars is not None and len(report.bars.times) > 1:
         bars = report.bars
         drawn |= {"price": _price(report, bars, t), "rsi": _rsi(bars, t), "macd": _macd(bars, t)}
-    if isinstance(report.sentiment, SentimentReport) and len(report.sentiment.series) > 1:
+    if report.sentiment is not None and len(report.sentiment.series) > 1:
         drawn["sentiment"] = _sentiment(report.sentiment, t)
     if len(report.risk_trend) > 1:
         drawn["trend"] = _trend(report, t)
-    if isinstance(report.forecast, Forecast):
+    if report.forecast is not None:
         bins = [(b.predicted, b.happened, b.count) for b in report.forecast.record.reliability if b.count]
         drawn["calibration"] = calibration(bins, t("Calibration"), t("forecast probability"), t("share that rose"))
     return drawn
@@ -40,7 +40,7 @@ def _price(report: Report, bars: Bars, t: Translate) -> str:
     columns = {name: values[-SHOWN_BARS:] for name, values in bars.indicators.items()}
     times = bars.times[-SHOWN_BARS:]
     shown = [*close, *_known(columns["bollinger_low"]), *_known(columns["bollinger_high"])]
-    forecast = report.forecast if isinstance(report.forecast, Forecast) else None
+    forecast = report.forecast
     if forecast:
         shown += [forecast.low, forecast.high]
     low, high = _margin(shown)
@@ -58,7 +58,8 @@ def _price(report: Report, bars: Bars, t: Translate) -> str:
         points = " ".join(f"{plot.x(slot):.1f},{plot.y(value):.1f}" for slot, value in corners)
         plot.add(f'<polygon class="fan" points="{points}"/>')
         plot.dot(end, forecast.target, "target", f"{t('Target')}: {number(forecast.target)}")
-    for anomaly in report.anomalies:
+    # The worst last, so that it lies on top.
+    for anomaly in sorted(report.anomalies, key=lambda one: list(Severity).index(one.severity)):
         if anomaly.series in ("price", "joint") and anomaly.at >= times[0]:
             slot = min(bisect_left(times, anomaly.at), len(times) - 1)
             tip = f"{t(anomaly.severity)} · {moment(anomaly.at)} · {', '.join(t(reason) for reason in anomaly.reasons)}"

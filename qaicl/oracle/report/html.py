@@ -12,12 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from qaicl.i18n import Language, translator
-from qaicl.oracle.forecast.records import Forecast
 from qaicl.oracle.observations import State
 from qaicl.oracle.report import wording
-from qaicl.oracle.report.document import Absent, Report
+from qaicl.oracle.report.document import Report
 from qaicl.oracle.report.drawing import charts
-from qaicl.oracle.sentiment.report import SentimentReport
 
 
 @cache
@@ -50,10 +48,10 @@ def render_html(report: Report, language: Language = "en") -> str:
         language=language,
         # Markup: charts.py escapes whatever it is given.
         charts={name: Markup(svg) for name, svg in charts(report, t).items()},
-        sentiment=report.sentiment if isinstance(report.sentiment, SentimentReport) else None,
-        forecast=report.forecast if isinstance(report.forecast, Forecast) else None,
-        narrative=None if isinstance(report.narrative, Absent) else report.narrative,
-        narrative_absent=report.narrative if isinstance(report.narrative, Absent) else None,
+        sentiment=report.sentiment,
+        forecast=report.forecast,
+        narrative=report.narrative,
+        narrative_absent=report.absent.get("narrative"),
         age=lambda seconds: wording.age(seconds, t),
         horizon=wording.span(report.horizon_seconds, t),
         figure_names=wording.FIGURE_NAMES,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from qaicl.i18n import Language, translator
-from qaicl.oracle.forecast.records import Forecast
 from qaicl.oracle.report import wording
 from qaicl.oracle.report.document import Absent, Report
 from qaicl.oracle.report.wording import NONE, Translate, moment, number, percent, signed, with_unit
-from qaicl.oracle.sentiment.report import SentimentReport
 
 
 def render_markdown(report: Report, language: Language = "en") -> str:
@@ -39,9 +37,9 @@ def _head(report: Report, t: Translate) -> Iterator[str]:
         yield ""
     horizon = f"{t('horizon')} {wording.span(report.horizon_seconds, t)}"
     yield f"{t('As of')} {moment(report.as_of)} · {horizon} · **{t(report.state)}**"
-    if isinstance(report.narrative, Absent):
-        yield f"\n{t('Not available')}: {_text(report.narrative.why)}"
-    elif report.narrative is not None:
+    if "narrative" in report.absent:
+        yield f"\n{_absent(report.absent['narrative'], t)}"
+    if report.narrative is not None:
         yield f"\n{_text(report.narrative.text)}"
 
 
@@ -90,8 +88,8 @@ def _risk(report: Report, t: Translate) -> Iterator[str]:
 def _forecast(report: Report, t: Translate) -> Iterator[str]:
     forecast = report.forecast
     yield from _title(f"{t('Forecast')} · {wording.span(report.horizon_seconds, t)}")
-    if not isinstance(forecast, Forecast):
-        yield _absent(forecast, t)
+    if forecast is None:
+        yield _absent(report.absent["forecast"], t)
         return
     record = forecast.record
     yield f"**{t(forecast.verdict)}**: {_text(record.reason)}"
@@ -99,8 +97,8 @@ def _forecast(report: Report, t: Translate) -> Iterator[str]:
     yield f"- {t('Direction')}: {t(forecast.direction)}, {t('probability')} {percent(forecast.probability)}"
     yield f"- {t('Target')}: {number(forecast.target, 5)} {forecast.quote} ({moment(forecast.until)})"
     yield f"- {t('80 % interval')}: {number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote}"
-    against = t("against the base rate's")
-    yield f"- Brier {record.brier:.3f} {against} {record.brier_base:.3f}"
+    brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
+    yield f"- {brier}"
     yield ""
     rows = [(t("ensemble"), percent(record.accuracy.value, 1), "")]
     for baseline in record.baselines:
@@ -113,8 +111,8 @@ def _forecast(report: Report, t: Translate) -> Iterator[str]:
 def _sentiment(report: Report, t: Translate) -> Iterator[str]:
     sentiment = report.sentiment
     yield from _title(t("Sentiment"))
-    if not isinstance(sentiment, SentimentReport):
-        yield _absent(sentiment, t)
+    if sentiment is None:
+        yield _absent(report.absent["sentiment"], t)
         return
     yield f"**{t(sentiment.label)}** {signed(sentiment.score)}, {t('confidence')} {percent(sentiment.confidence)}"
     yield ""

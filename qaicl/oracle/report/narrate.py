@@ -13,9 +13,7 @@ import msgspec
 
 from qaicl.errors import QaiclError
 from qaicl.i18n import Language
-from qaicl.oracle.forecast.records import Forecast
 from qaicl.oracle.report.document import Absent, Narrative, Report
-from qaicl.oracle.sentiment.report import SentimentReport
 
 Ask = Callable[[str], str]
 """A prompt in, the model's text out."""
@@ -41,13 +39,13 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     for factor in report.risk.factors:
         if factor.name in report.risk.key_risks:
             yield f"risk: {factor.label}", f"{factor.value:.3g} {factor.unit}"
-    if isinstance(report.forecast, Forecast):
+    if report.forecast is not None:
         forecast = report.forecast
         hours = report.horizon_seconds / 3600
         yield f"forecast, {hours:g} hours", f"{forecast.direction}, probability {100 * forecast.probability:.0f} %"
         yield "forecast verdict", forecast.verdict
         yield "80 % interval", f"{forecast.low:.5g} to {forecast.high:.5g} {forecast.quote}"
-    if isinstance(report.sentiment, SentimentReport) and report.sentiment.score is not None:
+    if report.sentiment is not None and report.sentiment.score is not None:
         yield "sentiment, -1 to 1", f"{report.sentiment.score:.2f} ({report.sentiment.label})"
         yield "stories", str(report.sentiment.counts.stories)
     yield "anomalies", str(len(report.anomalies))
@@ -77,7 +75,10 @@ def unsupported(text: str, report: Report) -> list[str]:
 
 def narrate(report: Report, ask: Ask, model: str, language: Language = "en") -> Report:
     """The report with the model's paragraph, or with the reason why it was dropped."""
-    return msgspec.structs.replace(report, narrative=_narrative(report, ask, model, language))
+    written = _narrative(report, ask, model, language)
+    if isinstance(written, Absent):
+        return msgspec.structs.replace(report, narrative=None, absent={**report.absent, "narrative": written})
+    return msgspec.structs.replace(report, narrative=written)
 
 
 def _narrative(report: Report, ask: Ask, model: str, language: Language) -> Narrative | Absent:

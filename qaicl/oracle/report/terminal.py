@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qaicl.i18n import Language, translator
-from qaicl.oracle.forecast.records import Forecast
 from qaicl.oracle.report import wording
 from qaicl.oracle.report.document import Absent, Report
 from qaicl.oracle.report.wording import (
@@ -20,7 +19,6 @@ from qaicl.oracle.report.wording import (
     signed,
     with_unit,
 )
-from qaicl.oracle.sentiment.report import SentimentReport
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +69,9 @@ def _parts(report: Report, t: Translate) -> Iterator[RenderableType]:
     if report.bars is not None:
         yield Text(sparkline(report.bars.close), style="cyan")
     if report.narrative is not None:
-        yield Text("\n" + (report.narrative.why if isinstance(report.narrative, Absent) else report.narrative.text))
+        yield Text("\n" + _plain(report.narrative.text))
+    if "narrative" in report.absent:
+        yield _absent(report.absent["narrative"], t)
     yield _figures(report, t)
     if report.readings:
         table = _table(t("Indicator"), t("Value"), t("Reading"))
@@ -135,8 +135,8 @@ def _forecast(report: Report, t: Translate) -> Iterator[RenderableType]:
 
     forecast = report.forecast
     yield Text(f"\n{t('Forecast')} · {wording.span(report.horizon_seconds, t)}", style="bold")
-    if not isinstance(forecast, Forecast):
-        yield _absent(forecast, t)
+    if forecast is None:
+        yield _absent(report.absent["forecast"], t)
         return
     record = forecast.record
     yield Text.assemble(
@@ -154,17 +154,17 @@ def _forecast(report: Report, t: Translate) -> Iterator[RenderableType]:
         interval = f"{signed(100 * gain.value, 1)} ({signed(100 * gain.low, 1)} … {signed(100 * gain.high, 1)})"
         table.add_row(t(baseline.name), percent(baseline.accuracy, 1), interval)
     yield table
-    against = t("against the base rate's")
-    yield Text(f"Brier {record.brier:.3f} {against} {record.brier_base:.3f}", style="dim")
+    brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
+    yield Text(brier, style="dim")
 
 
 def _sentiment(report: Report, t: Translate) -> Iterator[RenderableType]:
     from rich.text import Text
 
     sentiment = report.sentiment
-    if not isinstance(sentiment, SentimentReport):
+    if sentiment is None:
         yield Text(f"\n{t('Sentiment')}", style="bold")
-        yield _absent(sentiment, t)
+        yield _absent(report.absent["sentiment"], t)
         return
     tone = {"positive": "good", "negative": "bad"}.get(sentiment.label, "plain")
     yield Text.assemble(
