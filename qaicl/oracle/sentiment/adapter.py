@@ -22,7 +22,9 @@ class AdapterCard(msgspec.Struct, frozen=True):
     rank: int
     alpha: float
     temperature: float
-    """Divisor of the logits, set on examples kept back from training."""
+    """Divisor of the logits."""
+    bias: tuple[float, float, float]
+    """Added to the divided logits, in the order of `LABELS`; it undoes the class weights of the training loss."""
     base: str
     """Digest of the base encoder (`base_digest`)."""
     recipe: str
@@ -52,8 +54,8 @@ def base_digest(directory: Path) -> str:
 def save(path: Path, tensors: dict[str, Tensor], card: AdapterCard) -> None:
     """Write an adapter; the file appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    metadata = {key: str(value) for key, value in msgspec.to_builtins(card).items()}
-    save_file({name: value.to(torch.float16).contiguous() for name, value in tensors.items()}, str(partial), metadata)
+    halves = {name: value.to(torch.float16).contiguous() for name, value in tensors.items()}
+    save_file(halves, str(partial), {"card": msgspec.json.encode(card).decode()})
     partial.replace(path)
 
 
@@ -70,9 +72,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], AdapterCard]:
         )
     try:
         with safe_open(str(path), framework="pt") as file:
-            card = msgspec.convert(file.metadata() or {}, AdapterCard, strict=False)
+            card = msgspec.json.decode((file.metadata() or {}).get("card", ""), type=AdapterCard)
             return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118
-    except (SafetensorError, msgspec.ValidationError) as error:
+    except (SafetensorError, msgspec.MsgspecError) as error:
         raise DamagedFileError(
             f"{path} is not a sentiment adapter", why=str(error), fix="restore the file, or train: qaicl oracle train"
         ) from error

@@ -32,7 +32,7 @@ class Scored(msgspec.Struct, frozen=True):
     score: float
     """P(positive) - P(negative), -1 to 1."""
     confidence: float
-    """Probability of the label, calibrated by temperature."""
+    """Probability of the label; calibrated, see `training.calibrate`."""
     probabilities: dict[Label, float]
 
 
@@ -66,7 +66,7 @@ class AdapterModel:
         self._model = Classifier(encoder, width, len(LABELS))
         merge(self._model, tensors, card.alpha / card.rank)
         self._encoding = Encoding(base)
-        self._temperature = card.temperature
+        self._temperature, self._bias = card.temperature, torch.tensor(card.bias, dtype=torch.float64)
         self.name = "all-minilm-l6-v2 with the qaicl sentiment adapter"
         self.version = card.run
 
@@ -75,7 +75,7 @@ class AdapterModel:
         if not texts:
             return np.zeros((0, len(LABELS)))
         logits = evaluate(self._model, self._encoding.ids(texts))
-        return (logits.double() / self._temperature).softmax(-1).numpy()
+        return (logits.double() / self._temperature + self._bias).softmax(-1).numpy()
 
 
 class HubModel:

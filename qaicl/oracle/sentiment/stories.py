@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -12,9 +12,14 @@ from qaicl.oracle.observations import Headline, utc
 from qaicl.oracle.sentiment.text import clean
 
 SIMILAR = 0.75
-"""Two titles are one story where this share of their words is common (Jaccard)."""
+"""Two titles are one story where one has all words of the other, and those are at least this share of its own."""
 SPAN = timedelta(hours=48)
 """Syndicated copies appear within two days; the same words later are new."""
+
+NEGATIONS = frozenset(
+    ("no", "not", "never", "without", "denies", "denied", "false", "fake", "isn", "aren", "won", "didn")
+)
+"""A word more that makes it another story."""
 
 _WORD = re.compile(r"[^\W_]+")
 _PUBLISHER = re.compile(r"\s[-–—|]\s(?P<name>[^-–—|]{2,40})$")
@@ -35,7 +40,8 @@ class Story(msgspec.Struct, frozen=True):
 def stories(headlines: Iterable[Headline]) -> list[Story]:
     """Group headlines into stories, oldest first; the result does not depend on the headlines' order.
 
-    A headline joins the first story not older than `SPAN` whose title shares at least `SIMILAR` of its words.
+    A headline joins the newest story not older than `SPAN` whose title has the same words, give or take a few that were
+    added or cut; one that replaces a word ("rises" by "falls", "Bitcoin" by "Ether") tells another story.
     Headlines without a word are left out.
     """
     groups: list[tuple[frozenset[str], list[Headline], str]] = []
@@ -44,17 +50,31 @@ def stories(headlines: Iterable[Headline]) -> list[Story]:
         words = frozenset(_WORD.findall(title.casefold()))
         if not words:
             continue
-        for known, members, _ in reversed(groups):
-            near = utc(headline.published_at) - utc(members[0].published_at) <= SPAN
-            if near and len(words & known) >= SIMILAR * len(words | known):
-                members.append(headline)
-                break
-        else:
+        members = _joined(groups, words, utc(headline.published_at))
+        if members is None:
             groups.append((words, [headline], title))
+        else:
+            members.append(headline)
     return [
         Story(members[0], title, tuple(dict.fromkeys(member.outlet for member in members)), len(members))
         for _, members, title in groups
     ]
+
+
+def _joined(
+    groups: list[tuple[frozenset[str], list[Headline], str]], words: frozenset[str], now: datetime
+) -> list[Headline] | None:
+    for known, members, _ in reversed(groups):
+        if now - utc(members[0].published_at) > SPAN:
+            return None
+        if _same(words, known):
+            return members
+    return None
+
+
+def _same(one: frozenset[str], other: frozenset[str]) -> bool:
+    short, long = (one, other) if len(one) <= len(other) else (other, one)
+    return short <= long and len(short) >= SIMILAR * len(long) and not (long - short) & NEGATIONS
 
 
 def _title(headline: Headline) -> str:

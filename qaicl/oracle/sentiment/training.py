@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qaicl.errors import BadDatasetError
 from qaicl.oracle.sentiment.adapter import AdapterCard, base_digest, save
 from qaicl.oracle.sentiment.dataset import LABELS, Example, headlines, read
-from qaicl.oracle.sentiment.network import Classifier, adapt, load_encoder, trained_tensors
+from qaicl.oracle.sentiment.network import Classifier, adapt, load_encoder, merge, trained_tensors
 from qaicl.oracle.sentiment.text import clean
 from qaicl.oracle.sentiment.tokens import Encoding, pad
 
@@ -33,7 +33,7 @@ class Recipe(msgspec.Struct, frozen=True):
     """Share of the steps over which the learning rate rises; afterwards it falls linearly to zero."""
     smoothing: float = 0.05
     calibration: float = 0.1
-    """Share of the examples kept back to set the temperature."""
+    """Share of the examples kept back to calibrate with."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -88,19 +88,25 @@ def class_weights(labels: Sequence[int]) -> Tensor:
     return weights / ((weights * counts).sum() / counts.sum())
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The divisor of the logits that minimises the log loss (Guo et al. 2017, arXiv:1706.04599)."""
+def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, tuple[float, float, float]]:
+    """Temperature and bias that minimise the log loss of ``softmax(logits / temperature + bias)``.
+
+    Bias-corrected temperature scaling (Guo et al. 2017, arXiv:1706.04599; Alexandari et al. 2020, arXiv:1901.06852).
+    The bias, which sums to zero, takes back the shift towards rare classes that the class weights cause.
+    """
     log_temperature = torch.zeros(1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_temperature], lr=0.1, max_iter=100)
+    bias = torch.zeros(len(LABELS), requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_temperature, bias], max_iter=200)
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(logits / log_temperature.exp(), labels)
+        loss = nn.functional.cross_entropy(logits / log_temperature.exp() + bias, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_temperature.detach().exp().clamp(0.25, 10.0))
+    first, second, third = (bias - bias.mean()).detach().tolist()
+    return float(log_temperature.detach().exp().clamp(0.25, 10.0)), (first, second, third)
 
 
 def train(
@@ -132,7 +138,7 @@ def train(
         if not any(example.label == label for example in training):
             raise BadDatasetError("nothing to learn from", why=f"no text is labelled {label}", fix="add examples")
     if not calibration:
-        raise BadDatasetError("too few examples", why="none is left to set the temperature with", fix="add examples")
+        raise BadDatasetError("too few examples", why="none is left to calibrate with", fix="add examples")
     encoding = Encoding(base)
     ids = encoding.ids([clean(example.text) for example in training])
     labels = [LABELS.index(example.label) for example in training]
@@ -198,19 +204,32 @@ def train(
         keep(done)
         raise
 
-    logits = evaluate(model, encoding.ids([clean(example.text) for example in calibration]))
+    tensors = {name: value.half() for name, value in trained_tensors(model).items()}
+    scale, bias = _calibration(base, tensors, recipe, encoding, calibration)
     card = AdapterCard(
         rank=recipe.rank,
         alpha=recipe.alpha,
-        temperature=temperature(logits, torch.tensor([LABELS.index(example.label) for example in calibration])),
+        temperature=scale,
+        bias=bias,
         base=base_digest(base),
         recipe=msgspec.json.encode(recipe).decode(),
         data=f"{len(training)} training and {len(calibration)} calibration texts",
         run=run,
     )
-    save(target, trained_tensors(model), card)
+    save(target, tensors, card)
     checkpoint.unlink(missing_ok=True)
     return card
+
+
+def _calibration(
+    base: Path, tensors: dict[str, Tensor], recipe: Recipe, encoding: Encoding, examples: Sequence[Example]
+) -> tuple[float, tuple[float, float, float]]:
+    """`calibrate` on the adapter as it is shipped: float16, merged."""
+    encoder, width = load_encoder(base)
+    model = Classifier(encoder, width, len(LABELS))
+    merge(model, tensors, recipe.alpha / recipe.rank)
+    logits = evaluate(model, encoding.ids([clean(example.text) for example in examples]))
+    return calibrate(logits, torch.tensor([LABELS.index(example.label) for example in examples]))
 
 
 def evaluate(model: Classifier, rows: Sequence[Sequence[int]], batch: int = 64) -> Tensor:

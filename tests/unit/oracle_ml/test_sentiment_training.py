@@ -54,8 +54,9 @@ def test_an_interrupt_keeps_what_was_learnt(minilm_directory, examples, tmp_path
 
 def test_training_learns_what_it_is_shown(minilm_directory, tmp_path):
     up, down = "the coin went up a lot", "the coin went down a lot"
-    shown = [Example(up, "negative"), Example(down, "positive"), Example("the coin is round", "neutral")] * 12
-    recipe = msgspec.structs.replace(RECIPE, epochs=6, adapter_rate=3e-3)
+    # Real headlines beside them, so that there is something to calibrate with; the labels of the two are the wrong way.
+    shown = [Example(up, "negative"), Example(down, "positive")] * 12 + headlines("train")[::20]
+    recipe = msgspec.structs.replace(RECIPE, epochs=4, adapter_rate=3e-3)
     training.train(minilm_directory, shown, recipe, tmp_path / "a.safetensors")
     model = AdapterModel(minilm_directory, tmp_path / "a.safetensors")
     assert [one.label for one in score(model, [up, down])] == ["negative", "positive"]
@@ -87,11 +88,13 @@ def test_a_text_never_lies_on_both_sides_of_the_calibration_split():
     assert not {one.text for one in train} & {one.text for one in calibration}
 
 
-def test_the_temperature_undoes_overconfidence():
+def test_calibration_undoes_overconfidence_and_a_shift():
     generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(4000, 3, generator=generator)
+    logits = torch.randn(6000, 3, generator=generator)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
-    assert training.temperature(3.0 * logits, labels) == pytest.approx(3.0, rel=0.1)
+    temperature, bias = training.calibrate(3.0 * (logits + torch.tensor([0.4, 0.4, -0.8])), labels)
+    assert temperature == pytest.approx(3.0, rel=0.1)
+    assert bias == pytest.approx((-0.4, -0.4, 0.8), abs=0.1)
 
 
 def test_every_row_is_in_one_batch_and_batches_are_about_equally_long():
