@@ -1,0 +1,91 @@
+"""The inventory: what is right is read, what is wrong is named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qaicl.errors import InventoryError
+from qaicl.provision import inventory
+
+GOOD = """\
+cluster: demo
+network: 10.0.0.0/24
+ssh: {user: admin, key: /k}
+hosts:
+  a:
+    address: 10.0.0.10
+    roles: [orchestrator, redis]
+  b:
+    address: 10.0.0.20
+    port: 2222
+    host_key: ssh-ed25519 AAAA comment
+    roles: [standby, node]
+"""
+
+
+def _load(tmp_path: Path, text: str) -> inventory.Inventory:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    return inventory.load(path)
+
+
+def test_hosts_take_what_they_do_not_say_from_ssh(tmp_path: Path) -> None:
+    found = _load(tmp_path, GOOD)
+    first, second = found.hosts
+    assert (first.user, first.key, first.port, first.host_key) == ("admin", "/k", 22, "")
+    assert (second.port, second.host_key) == (2222, "ssh-ed25519 AAAA")
+    assert [host.name for host in found.with_role("orchestrator")] == ["a", "b"]
+    assert found.playbook == "site"
+
+
+def test_the_example_is_valid(tmp_path: Path) -> None:
+    assert len(_load(tmp_path, inventory.EXAMPLE).hosts) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("port: 2222", "port: 70000", 10, "70000"),
+        ("port: 2222", "prt: 22", 8, "prt"),
+        ("[standby, node]", "[standby, worker]", 12, "worker"),
+        ("[standby, node]", "[standby]", 4, "role node"),
+        ("[standby, node]", "[orchestrator, node]", 4, "exactly one host"),
+        ("10.0.0.20", "10.0.0.10", 9, "another host"),
+        ("10.0.0.20", "10.1.0.20", 9, "not in the network"),
+        ("10.0.0.20", "ten", 9, "ten"),
+        ("  b:", "  a:", 8, "second time"),
+        ("hosts:", "hosts: [", 4, ""),
+        ("cluster: demo", "cluster: Demo!", 1, "Demo!"),
+        ("cluster: demo\n", "", 1, "cluster"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        _load(tmp_path, GOOD.replace(old, new))
+    assert words in caught.value.why
+    assert caught.value.exit_code == 2
+    if words:
+        assert f"line {line}:" in caught.value.why
+
+
+def test_a_secret_in_clear_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as caught:
+        _load(tmp_path, GOOD + "secrets:\n  sudo_password: hunter22\n")
+    assert "line 14" in caught.value.why
+    assert "by reference" in caught.value.why
+    assert "hunter22" not in str(caught.value)
+
+
+def test_missing_file_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError) as caught:
+        inventory.load(tmp_path / "none.yaml")
+    assert "provision init" in caught.value.fix
+
+
+def test_limit_knows_only_hosts_that_are_there(tmp_path: Path) -> None:
+    found = _load(tmp_path, GOOD)
+    assert [host.name for host in found.limited(["b"])] == ["b"]
+    with pytest.raises(InventoryError, match="no host 'c'"):
+        found.limited(["c"])

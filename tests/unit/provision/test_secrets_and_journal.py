@@ -1,0 +1,62 @@
+"""Secrets stay secret, and the journal survives a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qaicl.errors import SecretError
+from qaicl.provision import journal
+from qaicl.provision.secrets import SecretStore
+
+
+def test_secrets_come_from_file_environment_and_person(tmp_path: Path) -> None:
+    file = tmp_path / "s"
+    file.write_text("from-file\n")
+    file.chmod(0o600)
+    references = {"a": f"file:{file}", "b": "env:B", "c": "prompt"}
+    store = SecretStore(references, tmp_path / "made", ask=lambda name: f"typed-{name}", environ={"B": "from-env"})
+    assert [store.given(name) for name in ("a", "b", "c", "d")] == ["from-file", "from-env", "typed-c", None]
+    assert store.redact("x from-file y typed-c") == "x <secret a> y <secret c>"
+
+
+def test_a_generated_secret_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    first = SecretStore({}, tmp_path / "made").get("redis")
+    assert SecretStore({}, tmp_path / "made").get("redis") == first
+    assert len(first) == 43
+    assert (tmp_path / "made" / "redis").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("reference", ["file:/nowhere/at/all", "env:NOT_SET", "prompt"])
+def test_a_reference_that_leads_nowhere_is_an_error(tmp_path: Path, reference: str) -> None:
+    with pytest.raises(SecretError) as caught:
+        SecretStore({"x": reference}, tmp_path, environ={}).get("x")
+    assert caught.value.exit_code == 2
+    assert caught.value.fix
+
+
+def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "s"
+    file.write_text("x")
+    file.chmod(0o644)
+    with pytest.raises(SecretError, match="read by others"):
+        SecretStore({"x": f"file:{file}"}, tmp_path).get("x")
+
+
+def test_the_journal_tells_where_a_killed_run_stood(tmp_path: Path) -> None:
+    first = journal.Journal(tmp_path, "a", "run-1")
+    first.write("run-started")
+    first.write("started", "base/x")
+    first.write("done", "base/x")
+    first.write("run-done")
+    assert journal.interrupted_at(journal.read(tmp_path, "a")) is None
+    second = journal.Journal(tmp_path, "a", "run-2")
+    second.write("run-started")
+    second.write("started", "base/y")
+    with (tmp_path / "a.jsonl").open("ab") as file:
+        file.write(b'{"version":1,"time":')  # what a kill in the middle of a write leaves
+    entries = journal.read(tmp_path, "a")
+    assert len(entries) == 6
+    assert journal.interrupted_at(entries) == "base/y"
+    assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o600
