@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from qaicl import settings
 from qaicl.errors import DamagedFileError, ModelError, ModelMissingError, UnknownModelError
-from qaicl.models import catalogue
+from qaicl.models import catalogue, ready
 from qaicl.models.listing import listing
 from qaicl.models.sources.local import LocalSource
 from qaicl.models.store import Store
@@ -135,3 +136,13 @@ def test_the_listing_says_the_state_of_each(store, model, tmp_path):
     (store.path("mine") / "config.json").unlink()
     assert [row.state for row in listing(catalogue.Catalogue([model]), store)] == ["damaged"]
     assert [row.state for row in listing(catalogue.Catalogue([]), store)] == ["damaged"]
+
+
+def test_ready_gives_the_directory_or_says_what_to_do(store, tmp_path):
+    environ = {"QAICL_HOME": str(tmp_path), "QAICL_MODELS_DIRECTORY": str(store.directory)}
+    loaded = settings.load(environ=environ)
+    assert ready(loaded, "mine") == store.path("mine")
+    with pytest.raises(ModelMissingError, match="smollm2-135m"):
+        ready(loaded, "smollm2-135m")
+    with pytest.raises(UnknownModelError, match="smollm3"):
+        ready(loaded, "smollm3")
