@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
@@ -25,6 +25,7 @@ from qaicl.oracle.report.terminal import render_terminal, sparkline
 from qaicl.oracle.sentiment.report import Counts, Point, SentimentReport
 from qaicl.oracle.sentiment.report import Factor as Story
 from qaicl.oracle.snapshot import Snapshot
+from qaicl.oracle.store import Store
 
 CLOCK = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -134,9 +135,28 @@ def unavailable(*_: object) -> SentimentReport:
 
 
 @pytest.fixture(scope="module")
-def snapshot() -> Snapshot:
-    with recorded_store() as store:
-        return Snapshot.load(store, "ethereum")
+def store() -> Iterator[Store]:
+    with recorded_store() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def snapshot(store: Store) -> Snapshot:
+    return Snapshot.load(store, "ethereum")
+
+
+@pytest.fixture(scope="module")
+def partless(snapshot: Snapshot) -> Report:
+    """A report whose sentiment and forecast could not be made."""
+    return build(
+        snapshot,
+        DAY,
+        generated_at=CLOCK,
+        sentiment=unavailable,
+        forecast=lambda *_: unavailable(),  # type: ignore[arg-type, return-value]
+        has_network=False,
+        alert_from=70,
+    )
 
 
 def make(snapshot: Snapshot, generated_at: datetime = CLOCK) -> Report:
@@ -264,29 +284,17 @@ def test_json_has_every_part_and_reads_back(report: Report) -> None:
 
 @each
 def test_a_part_that_cannot_answer_says_why_and_the_rest_comes(
-    snapshot: Snapshot, render: Callable[[Report, Language], str]
+    partless: Report, render: Callable[[Report, Language], str]
 ) -> None:
-    made = build(
-        snapshot,
-        DAY,
-        generated_at=CLOCK,
-        sentiment=unavailable,
-        forecast=lambda *_: unavailable(),  # type: ignore[arg-type, return-value]
-        has_network=False,
-        alert_from=70,
-    )
-    assert made.sentiment is None and made.forecast is None
-    assert made.absent["sentiment"].fix == "run: qaicl model pull all-minilm-l6-v2"
-    text = render(made, "en")
+    assert partless.sentiment is None and partless.forecast is None
+    assert partless.absent["sentiment"].fix == "run: qaicl model pull all-minilm-l6-v2"
+    text = render(partless, "en")
     assert "the model is not pulled" in text and "Risk" in text
 
 
-@each
-def test_an_asset_without_bars_still_has_a_report(render: Callable[[Report, Language], str]) -> None:
-    with recorded_store() as store:
-        snapshot = Snapshot.load(store, "qubic")
+def test_an_asset_without_bars_still_has_a_report(store: Store) -> None:
     made = build(
-        snapshot,
+        Snapshot.load(store, "qubic"),
         DAY,
         generated_at=CLOCK,
         sentiment=mood,
@@ -295,12 +303,12 @@ def test_an_asset_without_bars_still_has_a_report(render: Callable[[Report, Lang
         alert_from=70,
     )
     assert made.bars is None
-    assert "0.000001898" in render(made, "en")
+    for render in RENDERERS.values():
+        assert "0.000001898" in render(made, "en")
 
 
-def test_an_old_store_is_stale_and_the_report_says_it() -> None:
-    with recorded_store() as store:
-        snapshot = Snapshot.load(store, "ethereum", now=datetime(2018, 2, 9, tzinfo=UTC))
+def test_an_old_store_is_stale_and_the_report_says_it(store: Store) -> None:
+    snapshot = Snapshot.load(store, "ethereum", now=datetime(2018, 2, 9, tzinfo=UTC))
     made = make(snapshot)
     assert made.state is State.stale
     assert any(note.subject == "candles" and note.state is State.stale for note in made.notes)
