@@ -26,6 +26,9 @@ from qaicl.settings import OracleSettings
 if TYPE_CHECKING:
     import pandas as pd
 
+RECENT = timedelta(days=1)
+"""A source that failed longer ago is not asked any more: it was taken out of the settings."""
+
 
 class Flag(msgspec.Struct, frozen=True):
     """One thing about the data that the reader of a report must know."""
@@ -188,6 +191,6 @@ def _flags(
     flags += [
         Flag(f"source:{health.source}", State.degraded, f"failed {health.failures} times in a row: {health.reason}")
         for health in sources
-        if health.failures
+        if health.failures and health.last_failure is not None and now - RECENT <= health.last_failure <= now
     ]
     return flags

@@ -98,7 +98,7 @@ class Services:
             },
             "feeds": {"paper": f"{self.url}/feed.xml"},
             "history_days": 2,
-            "request_timeout": 3.0,
+            "request_timeout": 20.0,
             "calls_a_minute": dict.fromkeys(("coingecko", "gdelt", "newsapi", "fear_greed", "qubic"), 60_000),
         }
         return OracleSettings(**(fixed | changes))

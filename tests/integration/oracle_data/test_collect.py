@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import multiprocessing
 import random
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -183,12 +184,12 @@ def test_a_reply_over_the_limit_is_cut_off(local_store: Store, services: Any) ->
 
 
 def test_a_slow_source_is_given_up_and_the_others_come_in_time(local_store: Store, services: Any) -> None:
-    services.always("/feed.xml", Answer(b"", delay=5))
+    services.always("/feed.xml", Answer(b"", delay=8))
     began = time.monotonic()
-    collected = refresh(local_store, services, "rss:paper", "qubic", "fear_greed", request_timeout=0.5)
-    assert time.monotonic() - began < 4
+    collected = refresh(local_store, services, "rss:paper", "qubic", "fear_greed", request_timeout=2.0)
+    assert time.monotonic() - began < 7
     assert [r.source for r in collected.failed] == ["rss:paper"]
-    assert "no whole reply within 0.5 s" in collected.failed[0].reason
+    assert "no whole reply within 2 s" in collected.failed[0].reason
 
 
 def test_a_server_error_is_tried_again(local_store: Store, services: Any) -> None:
@@ -249,7 +250,7 @@ def test_a_redirect_never_carries_the_key_away(local_store: Store, services: Any
 
 def test_every_source_down_leaves_the_stored_figures_with_ages(local_store: Store, services: Any) -> None:
     refresh(local_store, services)
-    settings = services.settings(request_timeout=1.0)
+    settings = services.settings()
     services.close()
     collected = asyncio.run(collect(local_store, settings, KEYS))
     assert {r.status for r in collected.sources} == {"failed"}
@@ -326,7 +327,7 @@ def test_killed_at_any_moment_nothing_is_doubled_and_the_next_run_fills_every_ho
     chance = random.Random(20260110)
     services.delay = 0.01
     processes = multiprocessing.get_context("fork")
-    for _ in range(12):
+    for _ in range(7):
         before = sum(services.calls.values())
         process = processes.Process(target=work, args=(path, settings))
         process.start()
@@ -351,3 +352,20 @@ def test_killed_at_any_moment_nothing_is_doubled_and_the_next_run_fills_every_ho
         assert max(after - before for before, after in pairwise(times)) <= 2 * HOUR
         titles = [h.title for h in store.headlines(now - timedelta(days=DAYS), now)]
         assert sorted(titles) == ["Qubic network upgrade goes live", "Qubic rises & shines"]
+
+
+def test_two_processes_at_once_store_everything_once(tmp_path: Path, services: Any, migrated_sqlite: Path) -> None:
+    importlib.import_module("ccxt.async_support")
+    path = Path(shutil.copy(migrated_sqlite, tmp_path / "shared.sqlite"))
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=collecting, args=(path, services.settings())) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    with Store(database.connect(make_url(f"sqlite:///{path}"))) as store:
+        snapshot = Snapshot.load(store, "qubic", settings=services.settings())
+        assert len(snapshot.candles) == 48
+        assert len(snapshot.headlines) == 2
+        assert {health.failures for health in snapshot.sources} == {0}

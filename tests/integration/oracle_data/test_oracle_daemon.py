@@ -108,7 +108,7 @@ def test_a_job_that_fails_is_logged_and_tried_again(
 
 
 def test_sources_that_are_down_do_not_end_it(tmp_path: Path, services: Any) -> None:
-    settings = loaded(tmp_path, services, refresh_every=0.1, request_timeout=0.5)
+    settings = loaded(tmp_path, services, refresh_every=0.1)
     services.always("/feed.xml", Answer(b"", 404))
     stopper = stop_when(lambda: services.calls["/qubic/v1/latest-stats"] >= 3)
     OracleDaemon(settings).run()

@@ -256,6 +256,15 @@ def test_days_later_the_figures_are_stale_with_their_age(store: Store) -> None:
     assert {"price", "candles", "headlines", "network"} <= {f.subject for f in snapshot.flags if f.state is State.stale}
 
 
+def test_a_failing_source_is_flagged_while_it_is_asked(store: Store) -> None:
+    store.add(EVERYTHING, now=NOW)
+    store.set_health(SourceHealth(source="mexc", last_failure=NOW - HOUR, reason="slow", failures=2))
+    store.set_health(SourceHealth(source="removed", last_failure=NOW - timedelta(days=9), reason="gone", failures=8))
+    flags = {flag.subject: flag.reason for flag in Snapshot.load(store, "qubic", NOW).flags}
+    assert flags["source:mexc"] == "failed 2 times in a row: slow"
+    assert "source:removed" not in flags
+
+
 def test_nothing_stored_is_a_clear_error(store: Store) -> None:
     mood = msgspec.structs.replace(observation(metric="fear_greed"), asset=MARKET)
     store.add(Batch(source="a", observations=(mood,)), now=NOW)
