@@ -16,9 +16,11 @@ PACKAGES = ("systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "ipr
 SUDO_USER = "admin"
 PLAIN_USER = "plain"
 
-# Run inside of the fresh tree. The host keys go: every guest gets its own before it boots.
+# Run inside of the fresh tree. The package lists come along, as in a cloud's image: `apt-get update` in a guest then
+# only asks whether they still hold. The host keys go: every guest gets its own before it boots.
 FINISH = f"""
 set -e
+apt-get -q update
 systemctl enable systemd-networkd.service ssh.service
 useradd --create-home --shell /bin/bash {SUDO_USER}
 useradd --create-home --shell /bin/bash {PLAIN_USER}
