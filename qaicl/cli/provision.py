@@ -291,3 +291,22 @@ def bundle(
         emit_json({"directory": str(gathered.directory), "release": gathered.manifest.release, "bytes": size})
         return
     typer.echo(f"{gathered.manifest.release}: {len(gathered.wheels) + len(files)} files, {size / 1e6:.0f} MB")
+
+
+@app.command(epilog="Example: qaicl provision upgrade -f cluster.yaml --yes")
+def upgrade(
+    ctx: typer.Context,
+    file: Inventory = DEFAULT,
+    limit: Limit = None,
+    yes: Yes = False,
+    wheel: Wheel = None,
+    output: Output = Format.text,
+) -> None:
+    """Bring a running cluster to this release, one machine after the other, while it goes on answering."""
+    from qaicl.provision import upgrade as upgrading
+    from qaicl.provision.provisioning import Choice
+
+    confirm("Upgrade the machines one by one?", yes)
+    with _listener(output) as listen:
+        changed = upgrading.run(_provisioning(ctx, file, listen, wheel), Choice(tuple(limit or ())))
+    say(f"upgraded {', '.join(changed)}" if changed else "nothing to upgrade")

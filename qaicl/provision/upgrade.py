@@ -1,0 +1,142 @@
+"""Upgrading a running cluster: machine by machine, drained first, back to the old release if the new one is not well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from qaicl.errors import ClusterError, ProvisionError, QaiclError
+from qaicl.provision import apply
+from qaicl.provision.identity import orchestrator_name
+from qaicl.provision.inventory import Host
+from qaicl.provision.operations.base import quote
+from qaicl.provision.provisioning import Choice, Provisioning
+from qaicl.provision.session import Machine
+from qaicl.wire.client import Client
+from qaicl.wire.messages import Done, NodeCommand, StatusQuery, StatusReply
+
+DRAIN_SECONDS = 120.0
+"""For what runs on a node to end; what takes longer moves to another node when the daemon stops."""
+HEALTHY_SECONDS = 180.0
+"""For a daemon of the new release to serve; loading and measuring the model is most of it."""
+LINK = "/opt/qaicl/current"
+
+
+class _Cluster:
+    def __init__(self, context: Path) -> None:
+        self._context = context
+
+    def status(self) -> dict[str, Any]:
+        with Client(self._context) as client:
+            return client.call(StatusQuery(), StatusReply).status
+
+    def command(self, node: str, action: Literal["drain", "resume"]) -> None:
+        with Client(self._context) as client:
+            client.call(NodeCommand(node, action), Done)
+
+    def node(self, name: str) -> dict[str, Any]:
+        return next((node for node in self.status()["nodes"] if node["name"] == name), {})
+
+
+def run(provisioning: Provisioning, choice: Choice) -> list[str]:
+    """Upgrade the machines that differ; the leader's comes last.
+
+    Returns:
+        The machines that changed.
+
+    Raises:
+        ProvisionError: a machine is not well with the new release; it is back at the old one, the rest is untouched.
+    """
+    cluster = _Cluster(provisioning.context_directory)
+    leader = cluster.status()["leader"]
+    hosts = provisioning.inventory.limited(choice.limit)
+    order = sorted(hosts, key=lambda host: (orchestrator_name(host) == leader, host.has("orchestrator")))
+    return [host.name for host in order if _one(provisioning, cluster, host)]
+
+
+def _one(provisioning: Provisioning, cluster: _Cluster, host: Host) -> bool:
+    choice = Choice((host.name,))
+    with provisioning.session(choice, locked=True) as session:
+        plans = provisioning.plan(session, choice)
+        if failure := apply.verdict(session.failures, ()):
+            raise failure
+        if not plans[0].changes:
+            provisioning.events("upgrade", host.name, text="is up to date")
+            return False
+        machine = session.machines[0]
+        before = machine.connection.run(f"readlink {LINK} || true").text.strip()
+        restarts = any("service:qaicl-node" in entry.change.touches for entry in plans[0].changes if entry.change)
+        old_pid = cluster.node(host.name).get("pid") if restarts else None
+        drained = host.has("node") and _drain(provisioning, cluster, host)
+        try:
+            outcomes = provisioning.apply(session, plans)
+            if failure := apply.verdict({}, outcomes):
+                raise failure
+            _until(
+                lambda: _well(cluster, host, old_pid),
+                HEALTHY_SECONDS,
+                f"{host.name} does not serve with the new release",
+            )
+        except QaiclError as error:
+            _go_back(provisioning, machine, before)
+            raise ProvisionError(
+                f"{host.name} is back at {before.rpartition('/')[2] or 'what it had'}",
+                why=error.why or error.what,
+                fix="look at `journalctl -u 'qaicl-*'` there; the machines after it were not touched",
+            ) from error
+        finally:
+            if drained:
+                _resume(cluster, host)
+        provisioning.events("upgrade", host.name, text="serves with the new release", ok=True)
+        return True
+
+
+def _drain(provisioning: Provisioning, cluster: _Cluster, host: Host) -> bool:
+    node = cluster.node(host.name)
+    if node.get("state") != "alive":
+        return False
+    provisioning.events("upgrade", host.name, text="draining")
+    cluster.command(host.name, "drain")
+    end = time.monotonic() + DRAIN_SECONDS
+    while cluster.node(host.name).get("running") and time.monotonic() < end:
+        time.sleep(0.2)
+    return True
+
+
+def _resume(cluster: _Cluster, host: Host) -> None:
+    if cluster.node(host.name).get("state") == "draining":
+        cluster.command(host.name, "resume")
+
+
+def _well(cluster: _Cluster, host: Host, old_pid: int | None) -> bool:
+    """Whether the cluster answers and counts the host's node in, as another process than before."""
+    try:
+        status = cluster.status()
+    except ClusterError:
+        return False
+    if not host.has("node"):
+        return True
+    mine = [node for node in status["nodes"] if node["name"] == host.name and node["pid"] != old_pid]
+    return any(node["state"] in ("alive", "draining") for node in mine)
+
+
+def _until(condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise ProvisionError(complaint, why=f"not within {seconds:g} s")
+        time.sleep(0.3)
+
+
+def _go_back(provisioning: Provisioning, machine: Machine, release: str) -> None:
+    if not release:
+        return
+    provisioning.events("upgrade", machine.host.name, text=f"going back to {release}", ok=False)
+    machine.connection.run(
+        f"ln -sfnT {quote(release)} {LINK}.new && mv -fT {LINK}.new {LINK}\n"
+        "for u in qaicl-orchestrator qaicl-node; do\n"
+        "  systemctl is-enabled --quiet $u 2>/dev/null || continue\n"
+        "  systemctl reset-failed $u; systemctl restart $u\ndone; true"
+    )
