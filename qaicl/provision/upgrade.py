@@ -1,4 +1,4 @@
-"""Upgrading a running cluster: machine by machine, drained first, back to the old release if the new one is not well."""
+"""Upgrading a running cluster: machine by machine, drained first, back to the old release if the new one fails."""
 
 from __future__ import annotations
 
