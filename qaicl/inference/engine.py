@@ -66,8 +66,8 @@ class Work:
     """One request's next piece for a stage.
 
     ``start`` is the position of the first element: the number of positions that the stage has seen, or less, which
-    takes the stage back to there (a replay after another stage has died). The first stage gets ``tokens``, every other ``hidden``.
-    ``sample`` asks the last stage for the token that follows the last position.
+    takes the stage back to there (a replay after another stage has died). The first stage gets ``tokens``, every other
+    ``hidden``. ``sample`` asks the last stage for the token that follows the last position.
     """
 
     task: str

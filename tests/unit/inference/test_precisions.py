@@ -43,19 +43,18 @@ def test_int4_says_which_shapes_it_cannot_pack():
         Int4([(torch.zeros(16, 48), None)])
 
 
-@pytest.mark.parametrize("precision", ROUNDED)
-def test_logits_stay_near_float32_on_the_real_model(smollm2_directory, make_engine, on_stages, record, precision):
-    def logits_of(precision):
+def test_logits_stay_near_float32_on_the_real_model(smollm2_directory, make_engine, on_stages, record):
+    logits = {}
+    for precision in ("float32", *ROUNDED):
         engine = make_engine(smollm2_directory, precision=precision)
         prompt = engine.encode([ChatMessage("user", "Hi")], 1)
         pipeline = on_stages([engine], [], prompt)
         recorder = record(engine)
         pipeline.push(0, prompt)
-        return recorder.rows[0]
-
-    exact, rounded = logits_of("float32"), logits_of(precision)
-    assert np.corrcoef(exact, rounded)[0, 1] > (0.99 if precision == "int4" else 0.998)
-    assert int(np.argmax(exact)) == int(np.argmax(rounded))
+        (logits[precision],) = recorder.rows
+    for precision, bound in {"bfloat16": 0.998, "int8": 0.998, "int4": 0.99}.items():
+        assert np.corrcoef(logits["float32"], logits[precision])[0, 1] > bound, precision
+        assert int(np.argmax(logits["float32"])) == int(np.argmax(logits[precision])), precision
 
 
 @pytest.mark.parametrize("precision", ROUNDED)
