@@ -101,7 +101,9 @@ class HubModel:
             )
         self._columns = [names[label] for label in LABELS]
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
             self._model: nn.Module = AutoModelForSequenceClassification.from_pretrained(

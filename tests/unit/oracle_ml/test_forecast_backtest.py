@@ -86,14 +86,14 @@ def test_the_tested_parts_follow_each_other_without_a_gap():
 
 
 def test_the_same_input_gives_the_same_record_and_another_seed_another():
-    past = method.history(frame(noise(2)), "1h", 6)
+    past = method.history(frame(noise(2, 330)), "1h", 6)
     record = method.backtest(past, 7)
     assert method.backtest(past, 7) == record
     assert method.backtest(past, 8).brier != record.brier
 
 
 def test_a_stopped_backtest_goes_on_and_ends_the_same(tmp_path):
-    past = method.history(frame(noise(2)), "1h", 6)
+    past = method.history(frame(noise(2, 330)), "1h", 6)
     kept = tmp_path / "run.json"
 
     def stop(done, total):
@@ -112,7 +112,7 @@ def test_a_stopped_backtest_goes_on_and_ends_the_same(tmp_path):
 def test_a_checkpoint_of_other_data_or_a_damaged_one_is_not_used(tmp_path):
     kept = tmp_path / "run.json"
     kept.write_bytes(b"{")
-    past = method.history(frame(noise(2)), "1h", 6)
+    past = method.history(frame(noise(2, 330)), "1h", 6)
     assert method._resume(kept, f"{past.digest}-7") == []
     other = dataclasses.replace(past, digest="other")
     fold = method._fold(past, *method.plan(past.known, past.horizon)[0], 7)
