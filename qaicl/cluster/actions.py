@@ -56,9 +56,10 @@ class StoreTokens:
 
 @dataclass(frozen=True, slots=True)
 class StoreFinish:
-    """Record how a request ended, once."""
+    """Record how a request ended, once; ``tokens`` is how many must be recorded by then."""
 
     outcome: Outcome
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

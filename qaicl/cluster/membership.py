@@ -9,13 +9,22 @@ from qaicl.cluster.actions import Action, ConnectNode, DisconnectNode, Note, Sen
 from qaicl.cluster.state import NodeStatus, NodeView, State
 from qaicl.wire import messages as wire
 
+CONNECT_AGAIN = 5.0
+"""Seconds after which a registered node that is not heard gets a new connection."""
+
 
 def found(state: State, record: wire.NodeRecord, now: float) -> list[Action]:
     """The registry names a node: connect to it where it is new or has started again."""
     node = state.nodes.get(record.name)
     if node is not None and node.record.incarnation == record.incarnation:
-        waiting = node.status is NodeStatus.joining and now - node.joined >= state.liveness.heartbeat
-        if not waiting or not state.leading:
+        absent = now - max(node.joined, node.last_heard)
+        if not state.leading:
+            return []
+        if node.status is NodeStatus.dead and absent >= CONNECT_AGAIN:
+            # The process lives, or it would not be in the registry: the connection itself may be beyond repair.
+            node.joined = now
+            return [ConnectNode(record), check(state, record.name)]
+        if node.status is not NodeStatus.joining or now - node.joined < state.liveness.heartbeat:
             return []
     actions = [*_replace(state, record, now), ConnectNode(record)]
     return [*actions, check(state, record.name)] if state.leading else actions

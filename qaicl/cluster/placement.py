@@ -77,6 +77,14 @@ def _candidates(state: State, wish: Wish) -> tuple[list[NodeView], list[str]]:
             reasons.append(f"{name} left out: {len(node.running)} requests run there")
         else:
             free.append(node)
+    trusted = [node for node in free if node.suspect_until <= state.last_tick]
+    if trusted and len(trusted) < len(free):
+        for node in free:
+            if node not in trusted:
+                reasons.append(
+                    f"{node.record.name} left out: {node.failures} failures in a row, tried again in seconds"
+                )
+        free = trusted
     kinds = Counter((node.record.digest, node.record.precision) for node in free)
     if len(kinds) > 1:
         kind = max(kinds, key=lambda kind: (kinds[kind], kind))

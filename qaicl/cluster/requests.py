@@ -23,6 +23,8 @@ from qaicl.cluster.placement import Plan, Wish, place
 from qaicl.cluster.state import FINISHED_KEPT, Ended, Phase, RequestView, State
 from qaicl.wire import messages as wire
 
+SUSPECT_FOR = 5.0
+"""Seconds that a node with several failures in a row is passed over; then it is tried again."""
 NOBODY_PATIENCE = 10.0
 """Seconds that a request waits for any node at all; a node that comes back is used again within this time."""
 
@@ -100,11 +102,17 @@ def loaded(state: State, request: str, stored: StoredRequest | None, now: float)
     if stored.outcome is None:
         state.lookups[request] = waiting
         return _adopt(state, stored, now)
-    if view is not None and view.phase is Phase.loading:
+    actions: list[Action] = []
+    if view is not None:
+        actions += _leave(state, view)
+        state.queue.pop(request, None)
+        waiting.update(view.clients)
         del state.requests[request]
     ended = Ended(stored.spec, stored.tokens, stored.outcome)
     _keep(state, ended)
-    return [action for client, have in waiting.items() for action in clients.replay(ended, client, have, state.epoch)]
+    for client, have in waiting.items():
+        actions += clients.replay(ended, client, have, state.epoch)
+    return actions
 
 
 def _unknown(request: str) -> wire.Refused:
@@ -316,7 +324,7 @@ def end(
         fix=error.fix if error else "",
     )
     if state.store_up:
-        actions.append(StoreFinish(view.outcome))
+        actions.append(StoreFinish(view.outcome, len(view.tokens)))
     return actions + (schedule(state, now) if state.queue else [])
 
 
@@ -336,7 +344,10 @@ def failed(state: State, name: str, message: wire.Failed, now: float) -> list[Ac
     if message.blame:
         view.bad_links.add(frozenset((name, message.blame)))
     else:
-        state.nodes[name].failures += 1
+        node = state.nodes[name]
+        node.failures += 1
+        if node.failures >= state.liveness.missed:
+            node.suspect_until = now + SUSPECT_FOR
         view.avoid.add(name)
     note = Note(
         "warning", "task-failed", {"request": view.spec.id, "node": name, "what": message.what, "why": message.why}

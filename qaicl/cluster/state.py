@@ -35,6 +35,9 @@ class NodeView:
     unreachable: frozenset[str] = frozenset()
     answered: int = 0
     failures: int = 0
+    """Tasks that failed there since the last token."""
+    suspect_until: float = 0.0
+    """After several failures in a row: not used before this time, unless there is no other."""
     removed: bool = False
     """Told to stop: forgotten as soon as it is gone."""
     commanded: int = 0

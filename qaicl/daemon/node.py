@@ -43,6 +43,7 @@ from qaicl.wire.messages import Load, NextToken, NodeRecord, PartialResult, Peer
 
 TICK = 0.25
 SAMPLE_EVERY = 1.0
+CONNECT_AGAIN = 2.0
 
 
 class NodeDaemon(Daemon):
@@ -63,6 +64,8 @@ class NodeDaemon(Daemon):
         self._advertise = self.endpoint if advertise.endswith((":0", ":*")) else advertise
         self._arrived: deque[list[Event]] = deque()
         self._links: dict[str, tuple[Peer, zmq.Socket[bytes], sockets.Monitor]] = {}
+        self._final: dict[str, float] = {}
+        """Peers whose connection ended for good, and when: it is begun anew after a while."""
         self._next_register = 0.0
         self._next_sample = 0.0
         self._process = psutil.Process()
@@ -158,6 +161,11 @@ class NodeDaemon(Daemon):
         if now >= self._next_sample:
             self._next_sample = now + SAMPLE_EVERY
             self._feed(Sampled(self._load()))
+        for name, since in list(self._final.items()):
+            if now - since >= CONNECT_AGAIN and name in self._links:
+                del self._final[name]
+                peer, socket, _ = self._links[name]
+                sockets.reconnect(socket, peer.endpoint)
         self._feed(Tick())
 
     def stored(self, event: writer.Event) -> None:
@@ -244,5 +252,7 @@ class NodeDaemon(Daemon):
 
     def _watch(self, name: str) -> None:
         for event in self._links[name][2].events():
+            if event.final:
+                self._final[name] = time.monotonic()
             if event.connected or event.kind is sockets.EventKind.disconnected:
                 self._feed(LinkChanged(name, event.connected))

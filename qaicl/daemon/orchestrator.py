@@ -108,6 +108,8 @@ class OrchestratorDaemon(Daemon):
                 case act.Note(level, what, fields):
                     self.log(level, what, **fields)
                 case _:
+                    if isinstance(action, act.StoreLoadOpen):
+                        self._open.clear()
                     self.store.submit(self._records.operation(action, self._state.epoch))
 
     # --- nodes -----------------------------------------------------------------------------------
@@ -194,7 +196,7 @@ class OrchestratorDaemon(Daemon):
             case ops.Held(epoch, holder):
                 self._lease_changed(leases.refused(self._lease, holder, epoch))
             case ops.Stale(epoch, holder):
-                if epoch > self._lease.epoch:
+                if (epoch, holder) != (self._lease.epoch, self.name):
                     self._lease_changed(leases.refused(self._lease, holder, epoch))
             case ops.Listed(records):
                 for record in records.values():
@@ -206,6 +208,8 @@ class OrchestratorDaemon(Daemon):
                 else:
                     found, self._open = tuple(self._open), []
                     self._feed(ev.StoreOpenRequests(found))
+            case ops.Ended() if isinstance(op, ops.RecordTokens):
+                self.store.submit(ops.Load(op.id))
             case _:
                 event = self._records.event(op, reply)
                 if event is not None:

@@ -26,8 +26,8 @@ class Records:
                 return ops.RecordTokens(request, epoch, first, self._tokens(tokens))
             case act.StoreAccept(spec):
                 return ops.Accept(spec.id, self._encode(spec), epoch)
-            case act.StoreFinish(outcome):
-                return ops.Finish(outcome.id, epoch, _end(outcome), self._encode(outcome))
+            case act.StoreFinish(outcome, tokens):
+                return ops.Finish(outcome.id, epoch, _end(outcome), self._encode(outcome), tokens)
             case act.StoreReassert(spec, tokens, None):
                 return ops.Reaccept(spec.id, epoch, self._encode(spec), self._tokens(tokens))
             case act.StoreReassert(spec, tokens, outcome):

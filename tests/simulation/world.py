@@ -142,7 +142,13 @@ class World:
             f"req-{number}",
             f"trace-{number}",
             "echo",
-            (ChatMessage("user", f"question {number} " + "x" * (rng.randint(200, 600) if rng.random() < 0.15 else rng.randint(0, 40))),),
+            (
+                ChatMessage(
+                    "user",
+                    f"question {number} "
+                    + "x" * (rng.randint(200, 600) if rng.random() < 0.15 else rng.randint(0, 40)),
+                ),
+            ),
             Sampling(temperature=1.0, seed=rng.randint(0, 9), max_tokens=self.scale.tokens),
             rng.choice(("auto", "split", "split", "replica")),
             rng.choice((0, 2, 3, 5)),
@@ -248,7 +254,7 @@ class World:
                 if length == "missing":
                     return ev.StoreMissing(request)
                 return "stale" if isinstance(length, str) else ev.StoreRecorded(request, length)
-            case act.StoreFinish(outcome):
+            case act.StoreFinish(outcome, _):
                 said = store.finish(outcome, epoch)
                 if said == "missing":
                     return ev.StoreMissing(outcome.id)

@@ -150,3 +150,24 @@ def test_an_interrupted_ask_says_how_to_go_on(home: Path) -> None:
     request = told.split("--resume ")[1].split()[0]
     done = run(home, "ask", "--resume", request, "-o", "json")
     assert len(json.loads(done.stdout)["token_ids"]) == 150
+
+
+def test_a_cluster_without_a_node_refuses_clearly_and_serves_again_when_one_is_back(home: Path) -> None:
+    assert run(home, "up", "--model", "echo", "--nodes", "1").returncode == 0
+    entry = next(entry for entry in processes.known(home / "state/contexts/default/daemons") if entry.name == "node-1")
+    os.kill(entry.pid, signal.SIGKILL)
+    done = run(home, "ask", "hello", "--max-tokens", "3")
+    assert done.returncode == 1
+    assert "no node can serve" in done.stderr and "qaicl status" in done.stderr
+    assert run(home, "up").returncode == 0
+    assert run(home, "ask", "hello", "--max-tokens", "3").returncode == 0
+
+
+def test_an_interrupted_first_up_can_be_repeated(home: Path) -> None:
+    env = dict(os.environ) | {"QAICL_HOME": str(home)}
+    command = [sys.executable, "-m", "qaicl", "up", "--model", "echo", "--nodes", "2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env) as starting:
+        wait_for(lambda: len(pids(home)) >= 2)
+        starting.kill()
+    assert run(home, "up", "--model", "echo", "--nodes", "2").returncode == 0
+    assert run(home, "ask", "hello", "--max-tokens", "3").returncode == 0

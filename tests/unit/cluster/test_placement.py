@@ -97,6 +97,20 @@ def test_a_full_node_is_left_out_and_nobody_left_is_no_plan() -> None:
     assert plan is not None and "16 requests run there" in " ".join(plan.reasons)
 
 
+def test_a_node_that_fails_again_and_again_is_passed_over_for_a_while() -> None:
+    failing = node("failing", 0.1, failures=3, suspect_until=5.0)
+    made = state(failing, node("sound"))
+    made.last_tick = 4.0
+    plan = place(made, wish())
+    assert plan is not None and plan.pipeline[0].node == "sound"
+    assert any("3 failures in a row" in reason for reason in plan.reasons)
+    made.last_tick = 5.0
+    assert place(made, wish()).pipeline[0].node == "failing"  # type: ignore[union-attr]
+    made.last_tick = 4.0
+    del made.nodes["sound"]
+    assert place(made, wish()).pipeline[0].node == "failing", "better than nobody"  # type: ignore[union-attr]
+
+
 def test_a_model_that_fits_nowhere_whole_is_split_over_the_fewest_nodes() -> None:
     plan = place(state(*(node(name, max_layers=7) for name in "abc")), wish())
     assert plan is not None and plan.mode == "split"
