@@ -30,10 +30,11 @@ class Linear(Protocol):
 
 _HAS_BFLOAT16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 _SLOW_BFLOAT16_ROWS = 4
-"""From this many rows on, a CPU without bfloat16 instructions is faster with the weights widened for each product:
-measured on AVX2, 64 rows x [576, 3072]: 27 ms against 5 ms; 1 row: 0.45 ms against 1.5 ms."""
+"""From this many rows on, a CPU without bfloat16 instructions is faster with the weights widened for each product.
+Measured on AVX2, one thread, [rows, 576] x [576, 3072], ms of processor time, plain against widened: 2 rows 1.0 and 1.5,
+4 rows 1.9 and 1.5, 64 rows 25.5 and 5.3."""
 _SLOW_INT8_ROWS = 32
-"""The same for int8: on AVX2 a row costs 1.8 times one in float32, and widening as much as 30 rows."""
+"""The same for int8: 8 rows 1.2 and 1.9, 32 rows 3.5 and 3.5, 64 rows 7.2 and 4.8."""
 
 
 def _apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
