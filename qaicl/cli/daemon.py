@@ -35,3 +35,13 @@ def node(
     from qaicl.daemon.node import NodeDaemon
 
     NodeDaemon(settings.load(ctx.obj), name, bind, advertise or bind).run()
+
+
+@app.command(epilog="Example: qaicl daemon oracle")
+def oracle(ctx: typer.Context) -> None:
+    """Refresh the market data every hour, assess risk, send alerts."""
+    from qaicl import settings
+    from qaicl.daemon.oracle import OracleDaemon, standard_jobs
+
+    loaded = settings.load(ctx.obj)
+    OracleDaemon(loaded, standard_jobs(loaded)).run()
