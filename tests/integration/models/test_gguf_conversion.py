@@ -123,6 +123,7 @@ def assert_same_config(directory, expected):
     assert differing <= about_the_file, {key: (ours.get(key), theirs.get(key)) for key in differing - about_the_file}
 
 
+@pytest.mark.timeout(400)  # twelve seconds of computing: minutes where many share the machine
 def test_smollm2_equals_what_transformers_loads(smollm2_directory, smollm2_tensors):
     config = AutoConfig.from_pretrained(str(smollm2_tensors.parent), gguf_file=smollm2_tensors.name)
     assert_same_weights(smollm2_directory, reference(smollm2_tensors, config), tied=True)
