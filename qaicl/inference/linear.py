@@ -31,8 +31,8 @@ class Linear(Protocol):
 _HAS_BFLOAT16: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 _SLOW_BFLOAT16_ROWS = 4
 """From this many rows on, a CPU without bfloat16 instructions is faster with the weights widened for each product.
-Measured on AVX2, one thread, [rows, 576] x [576, 3072], ms of processor time, plain against widened: 2 rows 1.0 and 1.5,
-4 rows 1.9 and 1.5, 64 rows 25.5 and 5.3."""
+Measured on AVX2, one thread, [rows, 576] x [576, 3072], ms of processor time, plain against widened: 2 rows 1.0 and
+1.5, 4 rows 1.9 and 1.5, 64 rows 25.5 and 5.3."""
 _SLOW_INT8_ROWS = 32
 """The same for int8: 8 rows 1.2 and 1.9, 32 rows 3.5 and 3.5, 64 rows 7.2 and 4.8."""
 
