@@ -68,11 +68,24 @@ def ask(
         if system:
             messages = (ChatMessage("system", system), *messages)
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed, max_tokens, tuple(stop or ()))
+        _check(sampling)
         spec = RequestSpec(new_id(), new_id(), model, messages, sampling, mode, stages)  # type: ignore[arg-type]
     elif prompt is not None:
         raise UsageError("--resume takes no prompt", why="the request has one already")
     with Client(loaded.paths.context(loaded.context)) as client:
         _answer(client, spec, resume, output)
+
+
+def _check(sampling: Sampling) -> None:
+    """The daemons would drop a message with such values as malformed; say it here instead."""
+    import msgspec
+
+    from qaicl.errors import UsageError
+
+    try:
+        msgspec.convert(msgspec.to_builtins(sampling), type(sampling))
+    except msgspec.ValidationError as error:
+        raise UsageError("a sampling option does not fit", why=str(error), fix="see: qaicl ask --help") from error
 
 
 def _answer(client: Client, spec: RequestSpec | None, resume: str | None, output: Format) -> None:

@@ -58,6 +58,7 @@ def test_usage_errors_are_exit_code_2(home: Path) -> None:
     assert run(home, "ask").returncode == 2
     assert run(home, "ask", "x", "--mode", "sideways").returncode == 2
     assert run(home, "ask", "x", "--no-such-option").returncode == 2
+    assert run(home, "ask", "x", "--temperature", "nan").returncode == 2
     assert run(home, "--context", "../x", "status").returncode == 2
 
 
