@@ -1,7 +1,7 @@
 """``firewall``: an nftables table of our own, loaded now and at every boot.
 
 Other tables stay as they are. What is loaded is compared with what was loaded last time, so a rule that somebody
-added by hand is found as well as an edited file.
+added by hand is found as well as an edited file. It is listed by number: names depend on what else is installed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def probes(args: Args) -> tuple[Probe, ...]:
         path_probe(PATH),
         Probe(
             f"nftables:{args.table}",
-            f"nft -s list table inet {table} 2>/dev/null | sha256sum | cut -c1-64; cat {LIVE} 2>/dev/null || echo -; "
+            f"nft -n -s list table inet {table} 2>/dev/null | sha256sum | cut -c1-64; cat {LIVE} 2>/dev/null || echo -; "
             "systemctl is-enabled nftables 2>/dev/null || true",
         ),
     )
@@ -64,7 +64,7 @@ def plan(args: Args, situation: Situation) -> Change | None:
     load = Command(
         f"set -e; install -d -m 0700 {STATE}; nft -c -f {PATH}; nft -f {PATH}\n"
         "systemctl enable nftables >/dev/null 2>&1\n"
-        f'live=$(nft -s list table inet {table} | sha256sum | cut -c1-64); echo "{digest}:$live" > {LIVE}'
+        f'live=$(nft -n -s list table inet {table} | sha256sum | cut -c1-64); echo "{digest}:$live" > {LIVE}'
     )
     restore = (
         (write_command(PATH, now.content, now.mode, now.owner, now.group), Command(f"nft -f {PATH}; rm -f {LIVE}"))
