@@ -39,7 +39,8 @@ def probes(args: Args) -> tuple[Probe, ...]:
         path_probe(PATH),
         Probe(
             f"nftables:{args.table}",
-            f"nft -n -s list table inet {table} 2>/dev/null | sha256sum | cut -c1-64; cat {LIVE} 2>/dev/null || echo -; "
+            f"nft -n -s list table inet {table} 2>/dev/null | sha256sum | cut -c1-64\n"
+            f"cat {LIVE} 2>/dev/null || echo -; "
             "systemctl is-enabled nftables 2>/dev/null || true",
         ),
     )
