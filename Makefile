@@ -40,8 +40,12 @@ lint: $(STAMP) ## Check style, types and the direction of imports
 simulate: $(STAMP) ## Simulate more seeds: make simulate SEEDS=20000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --workers $(WORKERS)
 
+# The others want data or the lab: each says so in its --help.
+BENCHES := cli_start dispatch split store engine report sentiment
+
 bench: $(STAMP) ## Measure speed; each figure beside a named peer
-	for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python bench/$$name.py || exit 1; done
 
 lab-up: $(STAMP) ## Boot three real machines (root): see docs/lab.md
 	$(BIN)/python tests/lab/lab.py up
