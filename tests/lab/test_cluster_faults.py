@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from harness.command import wait_until
@@ -68,15 +69,24 @@ def test_a_node_that_is_cut_off_from_the_others_is_left_out_and_used_again(clust
     assert "vm3" in {stage["node"] for stage in answer["pipeline"]}
 
 
-def test_upgrade_while_a_client_asks_continuously_fails_no_request(cluster: Operator) -> None:
+def test_upgrade_while_a_client_asks_continuously_fails_no_request(cluster: Operator, tmp_path: Path) -> None:
+    later = cluster.with_next_release(tmp_path / "home", tmp_path / "checkout")
+    before = _releases(cluster)
     with continuous_questions(cluster) as answers:
         wait_until(lambda: answers, "a first answer", timeout=60)
-        before = len(answers)
-        words = ("provision", "upgrade", "-f", str(cluster.inventory), "--yes", "-o", "json")
-        upgrade = cluster.qaicl(*words, timeout=800).expect(0)
-        assert {event["host"] for event in upgrade.events if event["kind"] == "upgrade"} >= ALL
-        wait_until(lambda: len(answers) > before + 3, "answers during and after", timeout=120)
+        words = ("provision", "upgrade", "-f", str(later.inventory), "--yes", "-o", "json")
+        later.qaicl(*words, timeout=800).expect(0)
+        count = len(answers)
+        wait_until(lambda: len(answers) > count + 3, "answers after it", timeout=120)
     assert [finished.tail for finished in answers if finished.code != 0] == []
     ids = [json.loads(finished.stdout)["request_id"] for finished in answers]
     assert len(set(ids)) == len(ids)
+    after = _releases(cluster)
+    assert len(set(after.values())) == 1
+    assert not set(after.values()) & set(before.values())
     assert cluster.alive_nodes() == ALL
+
+
+def _releases(cluster: Operator) -> dict[str, str]:
+    """Where each machine's environment in use lies."""
+    return {name: cluster.lab.ssh(name, "readlink -f /opt/qaicl/current").stdout.strip() for name in sorted(ALL)}

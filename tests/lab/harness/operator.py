@@ -103,6 +103,16 @@ class Operator:
         inventory["hosts"][name] |= changes
         self.inventory.write_text(yaml.safe_dump(inventory, sort_keys=False))
 
+    def with_next_release(self, home: Path, checkout: Path) -> Operator:
+        """The same operator a release later: keys, secrets and context as they are, qaicl itself changed."""
+        freeze_checkout(checkout, self.checkout)
+        with (checkout / "qaicl" / "__init__.py").open("a") as file:
+            file.write('\n"""The release after."""\n')
+        for name in ("config", "state"):
+            shutil.copytree(self.home / name, home / name)
+        _link_tree(self.home / "data", home / "data")
+        return Operator(self.lab, home, checkout)
+
     # --- commands
 
     def command(self, *words: str) -> list[str]:
@@ -165,11 +175,11 @@ class Operator:
         return {node["name"] for node in self.status().get("nodes", []) if node["state"] == "alive"}
 
 
-def freeze_checkout(target: Path) -> Path:
-    """A copy of this checkout's qaicl, so that editing goes on while a long run installs it."""
+def freeze_checkout(target: Path, source_checkout: Path = CHECKOUT) -> Path:
+    """A copy of a checkout's qaicl, so that editing goes on while a long run installs it."""
     target.mkdir(parents=True)
     for name in SHIPPED:
-        source = CHECKOUT / name
+        source = source_checkout / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
