@@ -20,7 +20,7 @@ from harness.operator import Operator, freeze_checkout, keep_gathered  # noqa: E
 PROVISIONED = "provisioned"
 # Not the default name: a lab that somebody tries things in stays what it is while the tests run.
 SESSION_LAB = "qaicl-test"
-LONGEST_TEST = 900
+LONGEST_TEST = 1800
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
