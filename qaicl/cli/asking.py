@@ -22,6 +22,28 @@ def cluster_status(settings: Settings) -> dict[str, Any]:
         return status
 
 
+def ask_text(settings: Settings, prompt: str) -> str:
+    """The cluster's greedy answer to a prompt.
+
+    Raises:
+        UnreachableError: no cluster answers.
+        RequestFailedError: the request ended without an answer.
+    """
+    from qaicl.errors import RequestFailedError
+    from qaicl.inference.engine import ChatMessage, Sampling
+    from qaicl.wire.client import Client
+    from qaicl.wire.messages import RequestSpec, new_id
+
+    spec = RequestSpec(new_id(), new_id(), "", (ChatMessage("user", prompt),), Sampling(max_tokens=300))
+    text = ""
+    with Client(settings.paths.context(settings.context)) as client:
+        for update in client.ask([spec]):
+            text += "".join(token.text for token in update.tokens)
+            if update.outcome is not None and update.outcome.error:
+                raise RequestFailedError(update.outcome.error, why=update.outcome.why, fix=update.outcome.fix)
+    return text
+
+
 def node_command(settings: Settings, node: str, action: Literal["drain", "resume", "remove"]) -> str:
     """Have the leader do something with a node; returns what was done."""
     from qaicl.wire.client import Client

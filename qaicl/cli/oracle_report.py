@@ -47,6 +47,9 @@ def report(
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Use the observations that ship with qaicl: needs no network or keys.")
     ] = False,
+    narrated: Annotated[
+        bool, typer.Option("--narrate", help="Have the cluster sum it up; dropped if a number is not in the report.")
+    ] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Say how long each part took.")] = False,
     output: Output = Format.text,
 ) -> None:
@@ -61,11 +64,18 @@ def report(
     if output is Format.json:
         rendering = Rendering.json
     measured = Timings()
-    made = make_report(
-        settings.load(ctx.obj), asset=asset, horizon=duration(horizon), recorded=recorded, timings=measured
-    )
+    loaded = settings.load(ctx.obj)
+    made = make_report(loaded, asset=asset, horizon=duration(horizon), recorded=recorded, timings=measured)
+    if narrated:
+        from qaicl.cli.asking import ask_text
+        from qaicl.oracle.report.narrate import narrate
+
+        with measured.part("narrative"):
+            made = narrate(made, lambda prompt: ask_text(loaded, prompt), loaded.values.cluster.model, language.value)
     with measured.part("render"):
         _write(made, rendering, language, file)
+    if narrated and made.narrative is None:
+        say(f"warning: {made.absent['narrative'].why}")
     for note in made.notes:
         say(f"warning: {note.subject} {note.state}: {note.reason}")
     if timings:
