@@ -144,7 +144,11 @@ def silences(ctx: typer.Context, output: Output = Format.text) -> None:
 
 
 @app.command(epilog="Example: qaicl oracle alerts unsilence 1f2e3d4c")
-def unsilence(ctx: typer.Context, identity: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def unsilence(
+    ctx: typer.Context,
+    identity: Annotated[str, typer.Argument(metavar="ID", help="As `qaicl oracle alerts silences` shows it.")],
+    output: Output = Format.text,
+) -> None:
     """End a silence now."""
     from qaicl import settings
     from qaicl.oracle.alerts.engine import AlertEngine
@@ -153,7 +157,10 @@ def unsilence(ctx: typer.Context, identity: Annotated[str, typer.Argument(metava
     loaded = settings.load(ctx.obj)
     with open_store(loaded) as store:
         AlertEngine(store, loaded.values.alerts).end_silence(identity, datetime.now(UTC))
-    say(f"silence {identity} has ended")
+    if output is Format.json:
+        emit_json({"ended": identity})
+    else:
+        say(f"silence {identity} has ended")
 
 
 @app.command(epilog="Example: qaicl oracle alerts test log --yes")
@@ -161,6 +168,7 @@ def test(
     ctx: typer.Context,
     sink: Annotated[str, typer.Argument(help="A sink of alerts.sinks.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Output = Format.text,
 ) -> None:
     """Send one test message to a sink, past the outbox, and say whether it was taken."""
     from qaicl import settings
@@ -174,7 +182,10 @@ def test(
         raise UsageError(f"there is no sink '{sink}'", why=f"known are {', '.join(made)}", fix="add it to alerts.sinks")
     confirm(f"Send a test message to {sink}?", yes)
     made[sink].deliver(test_message(datetime.now(UTC)))
-    say(f"{sink} took the test message")
+    if output is Format.json:
+        emit_json({"taken_by": sink})
+    else:
+        say(f"{sink} took the test message")
 
 
 def _at(moment: datetime) -> str:

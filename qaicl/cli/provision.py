@@ -87,6 +87,7 @@ def _provisioning(
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = DEFAULT,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    output: Output = Format.text,
 ) -> None:
     """Write a commented inventory to begin with."""
     from qaicl.errors import UsageError
@@ -95,6 +96,8 @@ def init(
     if file.exists() and not force:
         raise UsageError(f"{file} is there already", why="it would be lost", fix="name another file, or add --force")
     file.write_text(EXAMPLE, encoding="utf-8")
+    if output is Format.json:
+        emit_json({"written": str(file)})
     say(f"wrote {file}; enter your machines, then: qaicl provision plan -f {file}")
 
 

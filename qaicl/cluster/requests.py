@@ -25,6 +25,8 @@ from qaicl.wire import messages as wire
 
 SUSPECT_FOR = 5.0
 """Seconds that a node with several failures in a row is passed over; then it is tried again."""
+LOSSES_PER_RETRY = 3
+"""How many nodes or links a request may lose, for each retry that it has, without a new token."""
 NOBODY_PATIENCE = 10.0
 """Seconds that a request waits for any node at all; a node that comes back is used again within this time."""
 
@@ -272,7 +274,7 @@ def tokens(state: State, name: str, message: wire.Tokens, now: float) -> list[Ac
         return []
     state.nodes[name].failures = 0
     view.progress_at = now
-    view.retries = 0
+    view.retries = view.losses = 0
     view.avoid.clear()
     view.bad_links.clear()
     if view.first_token_at is None:
@@ -342,7 +344,9 @@ def failed(state: State, name: str, message: wire.Failed, now: float) -> list[Ac
         return end(state, view, now, error=message)
     state.count("task_failures")
     if message.blame:
+        # Its process may have died, which the leader will hear in a moment: plan without it at once.
         view.bad_links.add(frozenset((name, message.blame)))
+        view.avoid.add(message.blame)
     else:
         node = state.nodes[name]
         node.failures += 1
@@ -356,7 +360,7 @@ def failed(state: State, name: str, message: wire.Failed, now: float) -> list[Ac
     stage = next((index for index, ref in enumerate(view.pipeline) if ref.node == culprit), 0)
     heard = state.nodes[culprit].last_heard if culprit in state.nodes else now
     fault = wire.Failover(stage, culprit, reason=message.what, detected_ms=round((now - heard) * 1000, 1))
-    return [note, *_replan(state, view, fault, now, message, delay=not message.blame)]
+    return [note, *_replan(state, view, fault, now, message, lost=bool(message.blame))]
 
 
 def fail_over(state: State, node: str, detected: float, reason: str, now: float) -> list[Action]:
@@ -373,25 +377,28 @@ def fail_over(state: State, node: str, detected: float, reason: str, now: float)
             if stage.node == node:
                 fault = wire.Failover(index, node, reason=reason, detected_ms=round(detected * 1000, 1))
                 error = wire.Failed(view.spec.id, view.attempt, f"node {node} was lost", reason)
-                actions += _replan(state, view, fault, now, error, delay=False)
+                actions += _replan(state, view, fault, now, error, lost=True)
                 break
     return actions + schedule(state, now)
 
 
 def _replan(
-    state: State, view: RequestView, fault: wire.Failover, now: float, error: wire.Failed, delay: bool
+    state: State, view: RequestView, fault: wire.Failover, now: float, error: wire.Failed, lost: bool
 ) -> list[Action]:
     actions = _leave(state, view)
     if view.fault_at is None:
         view.fault_at = view.progress_at
     view.failovers.append(fault)
-    view.retries += 1
-    if view.retries > state.limits.retries:
-        error = msgspec.structs.replace(
-            error, why=f"{error.why or error.what}; it was tried {view.retries} times without a new token"
-        )
-        return actions + end(state, view, now, error=error)
-    if delay:
+    if lost:
+        view.losses += 1
+    else:
+        view.retries += 1
+    # A lost node is not the request's fault, but one that loses node after node must not take them all.
+    if view.retries > state.limits.retries or view.losses > LOSSES_PER_RETRY * max(1, state.limits.retries):
+        tries = view.retries + view.losses
+        why = f"{error.why or error.what}; it was tried {tries} times without a new token"
+        return actions + end(state, view, now, error=msgspec.structs.replace(error, why=why))
+    if not lost:
         view.phase = Phase.backoff
         view.retry_at = now + backoff(state, view)
         return actions

@@ -93,6 +93,8 @@ class RequestView:
     retry_at: float = 0.0
     retries: int = 0
     """Failed plans since the last token."""
+    losses: int = 0
+    """Nodes and links lost since the last token."""
     progress_at: float = 0.0
     assigned_at: float | None = None
     first_token_at: float | None = None

@@ -144,7 +144,7 @@ class Supervisor:
         """The public key of a daemon, made and allowed where it is new."""
         directory = self._context / "keys"
         secret = directory / f"{name}.key_secret"
-        if not secret.exists():
+        if not (secret.exists() and (directory / f"{name}.key").exists()):
             keys.make_keypair(directory, name)
         allowed = directory / "allowed" / role
         allowed.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qaicl import settings
@@ -87,8 +88,16 @@ def test_down_cleans_up_after_everything_was_killed(home: Path) -> None:
     assert_nothing_left(home, running)
 
 
+def zombie(pid: int) -> bool:
+    """Ended, and only waiting for its adoptive parent to notice."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def assert_nothing_left(home: Path, running: list[int]) -> None:
-    assert not any(Path(f"/proc/{pid}").exists() for pid in running)
+    wait_for(lambda: not any(psutil.pid_exists(pid) and not zombie(pid) for pid in running))
     assert pids(home) == []
     left = [path for path in home.rglob("*") if path.is_socket() or path.suffix in (".pid", ".tmp")]
     assert left == []
