@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 SEEDS ?= 1000
+LAB ?= tests/lab
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -54,7 +55,7 @@ lab-down: $(STAMP) ## Power the lab off and remove every trace
 	$(BIN)/python tests/lab/lab.py down
 
 test-lab: $(STAMP) ## Run the tests that need the lab (root)
-	$(BIN)/pytest -q -m lab tests/lab
+	$(BIN)/pytest -q -m lab $(LAB)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
