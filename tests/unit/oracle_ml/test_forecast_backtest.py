@@ -13,7 +13,7 @@ from qaicl.oracle.forecast import backtest as method
 from qaicl.oracle.forecast import candles, scoring
 from qaicl.oracle.forecast.records import Range
 
-MARKET = Path("/work/shared/data/market")
+MARKET = Path(__file__).resolve().parents[4] / "shared" / "data" / "market"
 
 
 def frame(returns):
