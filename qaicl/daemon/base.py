@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import zmq
 
+from qaicl.daemon import processes
 from qaicl.daemon.log import Log
 from qaicl.settings import Settings
 from qaicl.store import writer
@@ -171,6 +172,9 @@ class Daemon(ABC):
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + self.tick
+                if processes.abandoned():
+                    self.log("warning", "abandoned")
+                    return
                 self.ticked(now)
 
     def _drain(self) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
+RECORD = "QAICL_RECORD"
+"""Environment variable that tells a daemon where its record lies."""
+
 
 class Running(msgspec.Struct, frozen=True):
     """A started process. The start time tells it from a later process with the same pid."""
@@ -32,7 +35,7 @@ def spawn(
     pid = os.posix_spawn(
         command[0],
         command,
-        environ,
+        {**environ, RECORD: str(directory / f"{name}.json")},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -52,6 +55,20 @@ def known(directory: Path) -> list[Running]:
     if not directory.is_dir():
         return []
     return [msgspec.json.decode(path.read_bytes(), type=Running) for path in sorted(directory.glob("*.json"))]
+
+
+def abandoned() -> bool:
+    """Is this process one that was spawned here, and whose record is missing or names another?
+
+    So it is when the command that spawned it was killed before it could write the record down.
+    """
+    path = os.environ.get(RECORD)
+    if path is None:
+        return False
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Running).pid != os.getpid()
+    except FileNotFoundError:
+        return True
 
 
 def alive(running: Running) -> bool:
