@@ -35,7 +35,8 @@ class Outcome:
     """How one host ended."""
 
     host: str
-    changed: int
+    done: tuple[PlannedStep, ...]
+    """The steps that were carried out, in order."""
     seconds: float
     error: QaiclError | None = None
 
@@ -55,11 +56,11 @@ def run(
             worker.carry_out(plan)
         except QaiclError as raised:
             error = raised
-        outcome = Outcome(plan.host, worker.changed, time.monotonic() - begun, error)
+        outcome = Outcome(plan.host, tuple(worker.done), time.monotonic() - begun, error)
         session.events(
             "host-done",
             plan.host,
-            changes=outcome.changed,
+            changes=len(outcome.done),
             seconds=outcome.seconds,
             text=str(error) if error else "",
             ok=error is None,
@@ -67,6 +68,34 @@ def run(
         return outcome
 
     return in_parallel(one, plans)
+
+
+def take_back(
+    machine: Machine, done: Sequence[PlannedStep], journal: Journal, redact: Callable[[str], str]
+) -> list[str]:
+    """Undo steps that were carried out, the last one first.
+
+    Returns:
+        What stays, each with its reason: irreversible steps, and those whose undoing failed.
+
+    Raises:
+        HostUnreachableError: the machine is gone; the journal says how far it came.
+    """
+    stays = []
+    for entry in reversed(done):
+        step, change = entry.step, entry.change
+        assert isinstance(step, Step) and change is not None
+        if change.undo is None:
+            stays.append(f"{step.id} (irreversible)")
+            continue
+        for command in change.undo:
+            result = machine.connection.run(STEP_GUARD + command.script, stdin=command.stdin, timeout=command.timeout)
+            if result.status != 0:
+                stays.append(f"{step.id} ({redact((result.error_text or result.text).strip()[-200:])})")
+                break
+        else:
+            journal.write("undone", step.id)
+    return stays
 
 
 class _Worker:
@@ -78,7 +107,7 @@ class _Worker:
         self._journal = journal
         self._events = events
         self._redact = redact
-        self.changed = 0
+        self.done: list[PlannedStep] = []
 
     def carry_out(self, plan: HostPlan) -> None:
         self._journal.write("run-started", text=f"{len(plan.changes)} changes")
@@ -112,7 +141,7 @@ class _Worker:
                 self._take_back(step, change.undo)
             raise
         seconds = time.monotonic() - begun
-        self.changed += 1
+        self.done.append(entry)
         self._journal.write("done", step.id, digest=digest, seconds=seconds)
         self._events("step-done", host, step=step.id, name=step.name, text=change.reason, seconds=seconds, ok=True)
 

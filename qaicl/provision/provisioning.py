@@ -12,6 +12,7 @@ from pathlib import Path
 from qaicl.errors import BundleError, HostRefusedError, HostUnreachableError, QaiclError, UsageError
 from qaicl.provision import apply, bundle, journal, lock, ssh
 from qaicl.provision import plan as planning
+from qaicl.provision.apply import Outcome
 from qaicl.provision.checks import Checker, Finding
 from qaicl.provision.context import write_context
 from qaicl.provision.events import Events, Listener
@@ -19,7 +20,7 @@ from qaicl.provision.identity import CLIENT, Keyring, daemons
 from qaicl.provision.inventory import Host, Inventory
 from qaicl.provision.playbook import Playbooks, shipped
 from qaicl.provision.secrets import SecretStore, write_private
-from qaicl.provision.session import Session, in_parallel
+from qaicl.provision.session import Machine, Session, in_parallel
 from qaicl.provision.variables import Sources
 from qaicl.settings import Paths, Settings
 
@@ -173,14 +174,23 @@ class Provisioning:
             digest=document.computed_digest(),
         )
 
-    def apply(self, session: Session, plans: Sequence[planning.HostPlan]) -> list[apply.Outcome]:
+    def apply(self, session: Session, plans: Sequence[planning.HostPlan]) -> list[Outcome]:
         """Carry plans out, and write the context where a part of them concerns it."""
-        run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+        run_id = _run_id()
         self.events("run-started", text=run_id)
         outcomes = apply.run(session, plans, self.journals, run_id, self.secrets.redact)
         if write_context(self.context_directory, self.inventory, self.keyring):
             self.events("context-written", name=self.inventory.cluster, text=str(self.context_directory))
         return outcomes
+
+    def take_back(self, machine: Machine, outcome: Outcome) -> list[str]:
+        """Undo what :meth:`apply` did on one machine; what stays, with the reason.
+
+        Raises:
+            HostUnreachableError: the machine is gone.
+        """
+        made = journal.Journal(self.journals, machine.host.name, f"{_run_id()}-back")
+        return apply.take_back(machine, outcome.done, made, self.secrets.redact)
 
     def check(self, session: Session) -> list[Finding]:
         """The playbook's checks on the session's machines."""
@@ -220,6 +230,10 @@ class Provisioning:
             if error := apply.verdict(opened.failures, ()):
                 raise error
         return found
+
+
+def _run_id() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
 
 
 def check_same_choice(saved: planning.SavedPlan, inventory: Inventory) -> Choice:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from qaicl.errors import ClusterError, ProvisionError, QaiclError
+from qaicl.errors import ClusterError, HostUnreachableError, ProvisionError, QaiclError
 from qaicl.provision import apply
 from qaicl.provision.identity import orchestrator_name
 from qaicl.provision.inventory import Host
-from qaicl.provision.operations.base import quote
 from qaicl.provision.provisioning import Choice, Provisioning
 from qaicl.provision.session import Machine
 from qaicl.wire.client import Client
@@ -70,9 +69,9 @@ def _one(provisioning: Provisioning, cluster: _Cluster, host: Host) -> bool:
         restarts = any("service:qaicl-node" in entry.change.touches for entry in plans[0].changes if entry.change)
         old_pid = cluster.node(host.name).get("pid") if restarts else None
         drained = host.has("node") and _drain(provisioning, cluster, host)
+        outcome = provisioning.apply(session, plans)[0]
         try:
-            outcomes = provisioning.apply(session, plans)
-            if failure := apply.verdict({}, outcomes):
+            if failure := apply.verdict({}, [outcome]):
                 raise failure
             _until(
                 lambda: _well(cluster, host, old_pid),
@@ -80,12 +79,7 @@ def _one(provisioning: Provisioning, cluster: _Cluster, host: Host) -> bool:
                 f"{host.name} does not serve with the new release",
             )
         except QaiclError as error:
-            _go_back(provisioning, machine, before)
-            raise ProvisionError(
-                f"{host.name} is back at {before.rpartition('/')[2] or 'what it had'}",
-                why=error.why or error.what,
-                fix="look at `journalctl -u 'qaicl-*'` there; the machines after it were not touched",
-            ) from error
+            raise _go_back(provisioning, machine, before, outcome, error) from error
         finally:
             if drained:
                 _resume(cluster, host)
@@ -130,13 +124,31 @@ def _until(condition: Callable[[], bool], seconds: float, complaint: str) -> Non
         time.sleep(0.3)
 
 
-def _go_back(provisioning: Provisioning, machine: Machine, release: str) -> None:
-    if not release:
-        return
-    provisioning.events("upgrade", machine.host.name, text=f"going back to {release}", ok=False)
-    machine.connection.run(
-        f"ln -sfnT {quote(release)} {LINK}.new && mv -fT {LINK}.new {LINK}\n"
-        "for u in qaicl-orchestrator qaicl-node; do\n"
-        "  systemctl is-enabled --quiet $u 2>/dev/null || continue\n"
-        "  systemctl reset-failed $u; systemctl restart $u\ndone; true"
+def _go_back(
+    provisioning: Provisioning, machine: Machine, release: str, outcome: apply.Outcome, error: QaiclError
+) -> ProvisionError:
+    """Undo every step of the upgrade, start the old daemons, and give the error that says so."""
+    host = machine.host.name
+    name = release.rpartition("/")[2] or "what it had"
+    why = error.why or error.what
+    provisioning.events("upgrade", host, text=f"going back to {name}", ok=False)
+    try:
+        stays = provisioning.take_back(machine, outcome)
+        machine.connection.run(
+            "for u in qaicl-orchestrator qaicl-node; do\n"
+            "  systemctl is-enabled --quiet $u 2>/dev/null || continue\n"
+            "  systemctl reset-failed $u; systemctl restart $u\ndone; true"
+        )
+    except HostUnreachableError as gone:
+        return HostUnreachableError(
+            f"{host} is half upgraded",
+            why=f"{why}; and on the way back: {gone.what}",
+            fix="when it is there again, run the upgrade again; the machines after it were not touched",
+        )
+    if stays:
+        provisioning.events("upgrade", host, text=f"not taken back: {', '.join(stays)}", ok=False)
+    return ProvisionError(
+        f"{host} is back at {name}",
+        why=why,
+        fix="look at `journalctl -u 'qaicl-*'` there; the machines after it were not touched",
     )

@@ -87,6 +87,20 @@ def test_upgrade_while_a_client_asks_continuously_fails_no_request(cluster: Oper
     assert cluster.alive_nodes() == ALL
 
 
+def test_a_release_that_does_not_start_is_taken_back_and_fails_no_request(cluster: Operator, tmp_path: Path) -> None:
+    later = cluster.with_next_release(tmp_path / "home", tmp_path / "checkout", broken=True)
+    before = _releases(cluster)
+    with continuous_questions(cluster) as answers:
+        wait_until(lambda: answers, "a first answer", timeout=60)
+        done = later.qaicl("provision", "upgrade", "-f", str(later.inventory), "--yes", "-o", "json", timeout=800)
+        wait_until(lambda: cluster.alive_nodes() == ALL, "three nodes", timeout=BACK, every=1)
+    assert done.code == 1, done.tail
+    assert "is back at" in done.tail
+    assert [finished.tail for finished in answers if finished.code != 0] == []
+    assert _releases(cluster) == before
+    cluster.plan().expect(0)
+
+
 def _releases(cluster: Operator) -> dict[str, str]:
     """Where each machine's environment in use lies."""
     return {name: cluster.lab.ssh(name, "readlink -f /opt/qaicl/current").stdout.strip() for name in sorted(ALL)}

@@ -29,7 +29,13 @@ def local_answer(cluster_operator: Operator, tmp_path_factory: pytest.TempPathFa
 
     def qaicl(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "qaicl", *words], env=env, capture_output=True, text=True, timeout=300, check=False
+            [sys.executable, "-P", "-m", "qaicl", *words],
+            env=env,
+            cwd=cluster_operator.checkout,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -103,11 +103,18 @@ class Operator:
         inventory["hosts"][name] |= changes
         self.inventory.write_text(yaml.safe_dump(inventory, sort_keys=False))
 
-    def with_next_release(self, home: Path, checkout: Path) -> Operator:
-        """The same operator a release later: keys, secrets and context as they are, qaicl itself changed."""
+    def with_next_release(self, home: Path, checkout: Path, *, broken: bool = False) -> Operator:
+        """The same operator a release later: keys, secrets and context as they are, qaicl itself changed.
+
+        Args:
+            broken: its node daemon ends as soon as it starts.
+        """
         freeze_checkout(checkout, self.checkout)
         with (checkout / "qaicl" / "__init__.py").open("a") as file:
             file.write('\n"""The release after."""\n')
+        if broken:
+            with (checkout / "qaicl" / "daemon" / "node.py").open("a") as file:
+                file.write('\nraise SystemExit("this release does not start")\n')
         for name in ("config", "state"):
             shutil.copytree(self.home / name, home / name)
         _link_tree(self.home / "data", home / "data")
@@ -117,7 +124,8 @@ class Operator:
 
     def command(self, *words: str) -> list[str]:
         """The command line of ``qaicl WORDS`` in the lab's network."""
-        return self.lab.network.inside(sys.executable, "-m", "qaicl", *words)
+        # -P: a checkout in the current directory would come before the operator's own.
+        return self.lab.network.inside(sys.executable, "-P", "-m", "qaicl", *words)
 
     def qaicl(self, *words: str, stdin: str | None = None, timeout: float = 600.0) -> Finished:
         """Run ``qaicl`` to its end."""
