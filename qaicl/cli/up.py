@@ -44,8 +44,11 @@ def up(
         "cluster.threads": threads,
     }
     loaded = settings.load(ctx.obj, flags)
-    ensure_model(loaded, loaded.values.cluster.model)
-    report = Supervisor(loaded).up(explicit={key for key, value in flags.items() if value is not None}, say=say)
+    explicit = {key for key, value in flags.items() if value is not None}
+    supervisor = Supervisor(loaded)
+    # A running cluster's model counts, not the default: no download for what is refused or not needed.
+    ensure_model(loaded, supervisor.specification(explicit).model)
+    report = supervisor.up(explicit, say=say)
     if output is Format.json:
         emit_json(report)
         return

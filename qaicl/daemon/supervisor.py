@@ -73,7 +73,7 @@ class Supervisor:
         """
         begun = time.monotonic()
         with self._locked():
-            spec = self._specification(explicit)
+            spec = self.specification(explicit)
             started = self._start(spec, say)
             names = [f"node-{number}" for number in range(1, spec.nodes + 1)]
             names += [running.name for running in self.running() if running.kind == "node"]
@@ -88,7 +88,12 @@ class Supervisor:
             "started": started,
         }
 
-    def _specification(self, explicit: set[str]) -> Specification:
+    def specification(self, explicit: set[str]) -> Specification:
+        """What :meth:`up` would start: a running cluster's own, or the settings'.
+
+        Raises:
+            ClusterError: an explicit setting contradicts the running cluster.
+        """
         cluster = self.settings.values.cluster
         wanted = Specification(
             cluster.nodes,
