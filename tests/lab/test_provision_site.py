@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ PROMPT = "Name three colours of the rainbow."
 
 
 @pytest.fixture(scope="module")
-def local_answer(cluster_operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def local_answer(cluster_operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a local cluster on this machine says to the same question, in float32."""
     home = tmp_path_factory.mktemp("local")
     models = cluster_operator.home / "data" / "models"
@@ -42,7 +41,8 @@ def local_answer(cluster_operator: Operator, tmp_path_factory: pytest.TempPathFa
 
     try:
         qaicl("up", "--nodes", "2", "--orchestrators", "1", "--precision", "float32", "--model", "smollm2-135m")
-        yield json.loads(qaicl("ask", "-o", "json", *QUESTION, PROMPT))
+        answer: dict[str, Any] = json.loads(qaicl("ask", "-o", "json", *QUESTION, PROMPT))
+        return answer
     finally:
         qaicl("down")
 
