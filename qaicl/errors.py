@@ -340,10 +340,14 @@ class SinkError(OracleError, UnreachableError):
 
     Args:
         retry_after: seconds after which the receiver wants to be asked again; None: the usual back-off.
+        permanent: trying again is of no use, or does harm, until the operator has mended something.
     """
 
     exit_code = 4
 
-    def __init__(self, what: str, *, retry_after: float | None = None, why: str = "", fix: str = "") -> None:
+    def __init__(
+        self, what: str, *, retry_after: float | None = None, permanent: bool = False, why: str = "", fix: str = ""
+    ) -> None:
         super().__init__(what, why=why, fix=fix)
         self.retry_after = retry_after
+        self.permanent = permanent

@@ -52,7 +52,7 @@ def _assess(store: Store, settings: Settings, now: datetime) -> str:
     from qaicl.oracle.alerts.watching import watch_round
 
     queued, delivered = watch_round(store, settings, now)
-    return f"risk assessed; {queued} messages queued, {delivered} delivered"
+    return "; ".join(part for part in ("risk assessed", f"{queued} messages queued", str(delivered)) if part)
 
 
 def _forecast(store: Store, settings: Settings, now: datetime) -> str:
@@ -65,8 +65,8 @@ def _forecast(store: Store, settings: Settings, now: datetime) -> str:
 def _deliver(store: Store, settings: Settings, now: datetime) -> str:
     from qaicl.oracle.alerts.watching import deliver_due
 
-    delivered = deliver_due(store, settings, now)
-    return f"{delivered} messages delivered" if delivered else ""
+    _, delivered = deliver_due(store, settings, now)
+    return str(delivered)
 
 
 class OracleDaemon:

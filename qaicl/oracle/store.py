@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -73,6 +73,14 @@ class Store:
     def url(self) -> URL:
         """Where the database is; print it only with its password hidden."""
         return self._engine.url
+
+    def clock(self) -> datetime:
+        """The present by the database server's clock, which all its users share; with SQLite by this machine's."""
+        if self.url.get_backend_name() == "sqlite":
+            return datetime.now(UTC)
+        with self.reading() as connection:
+            present: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return present.astimezone(UTC)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -1,20 +1,28 @@
 """Where alerts go: a log file, the monitor's stream, a webhook, mail, a Telegram-style HTTP API.
 
-A sink raises SinkError where it could not deliver, never with a secret in the text.
+A sink raises SinkError where it could not deliver, never with a secret in the text, and gives up before
+:data:`DEADLINE`: the outbox's claim must outlast every delivery.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import ipaddress
 import os
 import smtplib
+import socket
 import ssl
 import stat
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC
 from email.message import EmailMessage
 from email.utils import format_datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,10 +31,20 @@ from qaicl.oracle.alerts.model import Message
 from qaicl.oracle.alerts.outbox import Sink
 from qaicl.settings import AlertSettings, Paths, SinkSettings
 
+if TYPE_CHECKING:
+    import httpx
+
 TIMEOUT = 15.0
-"""Seconds for one delivery."""
+"""Seconds for one answer."""
+DEADLINE = 30.0
+"""Seconds for one delivery as a whole, however slowly the receiver drips."""
+REPLY_LIMIT = 65_536
+"""Bytes of an answer that are read."""
 LOG_TAIL = 1_048_576
 """Bytes at the end of the log in which a message that was written already is looked for."""
+NOT_ALLOWED = (401, 403)
+"""Answers that say that the secret is wrong; asking again with it may lock the account."""
+AGAIN = "mend the sink's secret, then run: qaicl oracle alerts retry"
 STREAM = "qaicl:alerts"
 """The Redis stream that the monitor reads."""
 STREAM_LENGTH = 10_000
@@ -54,6 +72,7 @@ class LogSink:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._path.open("a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - LOG_TAIL))
                 tail = file.read()
@@ -79,8 +98,13 @@ class MonitorSink:
     def deliver(self, message: Message) -> None:
         """Add to the stream, unless this key was."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        client = redis.Redis.from_url(self._url, password=self._password or None, socket_timeout=TIMEOUT)
+        # The outbox tries again; the client's own attempts would outlast its claim.
+        client = redis.Redis.from_url(
+            self._url, password=self._password or None, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+        )
         body = msgspec.json.encode(payload(message))
         try:
             client.eval(ADD_ONCE, 2, STREAM, f"{STREAM}:{message.key}", message.key, body, REMEMBERED, STREAM_LENGTH)
@@ -109,7 +133,9 @@ class WebhookSink:
             raise SinkError(
                 f"the webhook answered {reply.status_code}",
                 retry_after=_retry_after(reply.headers),
+                permanent=reply.status_code in NOT_ALLOWED,
                 why=reply.reason_phrase,
+                fix=AGAIN if reply.status_code in NOT_ALLOWED else "",
             )
 
 
@@ -137,7 +163,9 @@ class TelegramSink:
             raise SinkError(
                 f"Telegram answered {reply.status_code}",
                 retry_after=float(wait) if isinstance(wait, int | float) else _retry_after(reply.headers),
+                permanent=reply.status_code in NOT_ALLOWED,
                 why=str(answer.get("description", "not the documented reply"))[:200],
+                fix=AGAIN if reply.status_code in NOT_ALLOWED else "",
             )
 
 
@@ -159,22 +187,76 @@ class SmtpSink:
         mail["Date"] = format_datetime(message.at.astimezone(UTC))
         mail["Message-ID"] = f"<{message.key[:32]}@qaicl.alerts>"
         mail.set_content(message.text + "\n")
+        where = f"{settings.host}:{settings.port}"
         try:
-            with smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT) as server:
+            with _Mailer(settings.host, settings.port) as server:
                 if settings.starttls:
-                    server.starttls(context=ssl.create_default_context())
+                    _secure(server, where)
                 if settings.user:
-                    server.login(settings.user, self._password)
+                    self._log_in(server, where)
                 refused = server.send_message(mail)
+        except ssl.SSLCertVerificationError as error:
+            raise SinkError(
+                f"the mail server {where} has a certificate that is not trusted",
+                why=error.verify_message,
+                fix="name its authority's certificate in SSL_CERT_FILE",
+            ) from error
         except (OSError, smtplib.SMTPException) as error:
             why = type(error).__name__
             if isinstance(error, smtplib.SMTPResponseException):
                 why = f"{error.smtp_code} {error.smtp_error!r}"[:200]
-            raise SinkError(
-                f"the mail server {settings.host}:{settings.port} did not take the mail", why=why
-            ) from error
+            raise SinkError(f"the mail server {where} did not take the mail", why=why) from error
         if refused:
             raise SinkError("the mail server refused recipients", why=", ".join(sorted(refused)))
+
+    def _log_in(self, server: smtplib.SMTP, where: str) -> None:
+        try:
+            server.login(self._settings.user, self._password)
+        except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError) as error:
+            # The server's own words are left out: nobody knows that they do not repeat the password.
+            code = getattr(error, "smtp_code", None)
+            raise SinkError(
+                f"the mail server {where} does not let {self._settings.user} log in",
+                # 4xx: it cannot tell now, such as 454 while its directory is down.
+                permanent=code is None or code >= 500,
+                why=f"it answered {code}" if code else "it offers no way to log in that is known here",
+                fix=AGAIN,
+            ) from None
+
+
+class _Mailer(smtplib.SMTP):
+    """An SMTP connection that is cut at the deadline: smtplib's own limit is a wait for each answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._deadline = threading.Timer(DEADLINE, self._cut)
+        self._deadline.daemon = True
+        self._deadline.start()
+        try:
+            super().__init__(host, port, timeout=TIMEOUT)
+        except BaseException:
+            self._deadline.cancel()
+            raise
+
+    def close(self) -> None:
+        self._deadline.cancel()
+        super().close()
+
+    def _cut(self) -> None:
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _secure(server: smtplib.SMTP, where: str) -> None:
+    try:
+        server.starttls(context=ssl.create_default_context())
+    except smtplib.SMTPNotSupportedError as error:
+        raise SinkError(
+            f"the mail server {where} offers no STARTTLS",
+            permanent=True,
+            why="nothing is sent to it in the clear",
+            fix="name one that does, then run: qaicl oracle alerts retry",
+        ) from error
 
 
 def payload(message: Message) -> dict[str, object]:
@@ -214,12 +296,26 @@ def _sink(name: str, settings: SinkSettings, paths: Paths, context: str) -> Sink
             return TelegramSink(settings.url, secret, settings.chat, settings.at_most_once)
         case "smtp":
             _need(where, host=settings.host, sender=settings.sender, recipients=settings.recipients)
+            if settings.user and not settings.starttls and not _here(settings.host):
+                raise SettingsError(
+                    f"{where} would send a password in the clear",
+                    why=f"user is set, starttls is false, and {settings.host} is another machine",
+                    fix="set starttls = true, or leave user out",
+                )
             return SmtpSink(settings, secret)
 
 
 def _need(where: str, **fields: object) -> None:
     if missing := [name for name, value in fields.items() if not value]:
         raise SettingsError(f"{where} lacks {', '.join(missing)}", fix="add it in config.toml")
+
+
+def _here(host: str) -> bool:
+    """Whether the host is this machine, by its name alone: a resolver may lie."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _secret(file: str, where: str) -> str:
@@ -236,20 +332,48 @@ def _secret(file: str, where: str) -> str:
         raise SettingsError(f"cannot read {path}", why=error.strerror or str(error), fix=f"mend {where}") from error
 
 
-def _post(url: str, body: object, headers: Mapping[str, str], who: str) -> Any:
+def _post(url: str, body: object, headers: Mapping[str, str], who: str) -> httpx.Response:
     import httpx
 
+    sent = {"Content-Type": "application/json", **headers}
+
+    async def post() -> httpx.Response:
+        async with (
+            asyncio.timeout(DEADLINE),
+            httpx.AsyncClient(timeout=TIMEOUT, verify=_trusted()) as client,
+            client.stream("POST", url, content=msgspec.json.encode(body), headers=sent) as reply,
+        ):
+            read = b""
+            async for part in reply.aiter_bytes(REPLY_LIMIT):
+                read += part
+                if len(read) >= REPLY_LIMIT:
+                    break
+        return httpx.Response(reply.status_code, headers=_plain(reply.headers), content=read[:REPLY_LIMIT])
+
     try:
-        return httpx.post(
-            url,
-            content=msgspec.json.encode(body),
-            headers={"Content-Type": "application/json", **headers},
-            timeout=TIMEOUT,
-            follow_redirects=False,
-        )
+        return asyncio.run(post())
+    except TimeoutError:
+        raise SinkError(f"{who} does not answer", why=f"no whole answer within {DEADLINE:.0f} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # The error's text may carry the URL, and with it a token.
         raise SinkError(f"{who} does not answer", why=type(error).__name__) from None
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Read once: it takes longer than a delivery."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def _plain(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a body that is unpacked already."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+    }
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

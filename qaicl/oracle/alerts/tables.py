@@ -1,4 +1,4 @@
-"""The alerts' tables, as migration 0002 creates them."""
+"""The alerts' tables, as migrations 0002 and 0003 create them."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ alert_outbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("reason", Text, nullable=False),
     Column("sent_at", UtcDateTime),
+    # Which claim holds the message while it is being sent.
+    Column("claim", String(16)),
     Index("alert_outbox_due", "state", "next_at"),
 )
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from qaicl.errors import NothingStoredError
 from qaicl.oracle.alerts.engine import AlertEngine
-from qaicl.oracle.alerts.outbox import Outbox
+from qaicl.oracle.alerts.outbox import Delivered, Outbox
 from qaicl.oracle.alerts.rules import conditions
 from qaicl.oracle.alerts.sinks import sinks
 from qaicl.oracle.anomalies.scan import scan
@@ -19,17 +19,17 @@ from qaicl.settings import Settings
 
 def watch_round(
     store: Store, settings: Settings, now: datetime, cluster: Mapping[str, float] | None = None
-) -> tuple[int, int]:
-    """Assess, evaluate, deliver.
+) -> tuple[int, Delivered]:
+    """Assess, evaluate, deliver. May run beside :func:`deliver_due`, here or elsewhere: a message is sent by one.
 
     Args:
         cluster: risk factors measured on a cluster, see :func:`~qaicl.oracle.risk.inputs.assess_snapshot`.
 
     Returns:
-        Messages put into the outbox, and messages delivered. An asset of which nothing is stored is passed over.
+        Messages put into the outbox, and what came of delivering. An asset of which nothing is stored is passed over.
 
     Raises:
-        OracleStoreError: the database fails. SettingsError: a sink's settings are wrong.
+        OracleStoreError: the database fails. SettingsError: a sink's settings are wrong; nothing is evaluated then.
     """
     values = settings.values
     engine = AlertEngine(store, values.alerts)
@@ -43,19 +43,16 @@ def watch_round(
         odd = scan(snapshot)
         risk = assess_known(snapshot, odd, settings, cluster)
         queued += engine.evaluate(conditions(snapshot, risk, odd, values.alerts), {"asset": asset}, now)
-    return queued, deliver_due(store, settings, now, engine=engine, outbox=outbox)
+    queued += engine.tick(now)
+    return queued, outbox.deliver()
 
 
-def deliver_due(
-    store: Store,
-    settings: Settings,
-    now: datetime,
-    *,
-    engine: AlertEngine | None = None,
-    outbox: Outbox | None = None,
-) -> int:
-    """Queue what time alone made due (waits, repeats) and deliver; call it every few seconds."""
-    engine = engine or AlertEngine(store, settings.values.alerts)
-    outbox = outbox or Outbox(store, sinks(settings.values.alerts, settings.paths, settings.context))
-    engine.tick(now)
-    return outbox.deliver(now)
+def deliver_due(store: Store, settings: Settings, now: datetime) -> tuple[int, Delivered]:
+    """Queue what time alone made due (waits, repeats) and deliver; call it every few seconds.
+
+    Returns, Raises:
+        As :func:`watch_round`.
+    """
+    outbox = Outbox(store, sinks(settings.values.alerts, settings.paths, settings.context))
+    queued = AlertEngine(store, settings.values.alerts).tick(now)
+    return queued, outbox.deliver()

@@ -33,14 +33,17 @@ def risk(value: float) -> Condition:
 def test_an_alert_fires_is_told_ends_and_is_told_again(store: Store) -> None:
     engine = AlertEngine(store, AlertSettings(routes=(RouteSettings(sinks=("in",)),)))
     inbox = Inbox()
-    outbox = Outbox(store, {"in": inbox})
+
+    def deliver(seconds: float) -> int:
+        return Outbox(store, {"in": inbox}, lambda: at(seconds)).deliver().sent
+
     engine.evaluate([risk(80)], {"asset": "qubic"}, at(0))
     engine.tick(at(31))
-    assert [outbox.deliver(at(32)), outbox.deliver(at(33))] == [1, 0]
+    assert [deliver(32), deliver(33)] == [1, 0]
     engine.evaluate([risk(10)], {"asset": "qubic"}, at(400))
-    assert outbox.deliver(at(401)) == 1
+    assert deliver(401) == 1
     assert [(len(m.firing), len(m.resolved)) for m in inbox.taken] == [(1, 0), (0, 1)]
-    assert engine.active() == [] and outbox.waiting() == []
+    assert engine.active() == [] and Outbox(store, {}).waiting() == []
     told = [event.event for event in reversed(engine.history())]
     assert told == ["firing", "notified", "delivered", "resolved", "notified", "delivered"]
     made = engine.silence({"asset": "qubic"}, timedelta(hours=1), "work", at(500))
