@@ -5,6 +5,8 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 SEEDS ?= 1000
 LAB ?= tests/lab
+# Longest files first, so that no worker is left alone with one at the end.
+SUITE := tests/simulation tests/integration tests/unit
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -30,7 +32,7 @@ TEST_MODELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/qaicl-test-models
 
 test: $(STAMP) ## Run the whole test suite but the lab
 	@QAICL_MODELS_DIRECTORY=$(TEST_MODELS) $(BIN)/qaicl model pull smollm2-135m all-minilm-l6-v2
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/integration tests/simulation
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SUITE)
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff format --check .

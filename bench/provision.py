@@ -8,10 +8,15 @@ Run it inside the lab's network, after an `apply` (docs/provision.md), with Ansi
 Ansible gets pipelining, one fork a machine and no fact gathering beyond its minimum. Its tasks are as many and of the
 same kinds as ours (packages, directories, files, services, commands), in a directory of their own. Each is run once to
 settle, then the median of three is taken; the ratio is theirs over ours.
+
+Where the time of a first run goes, from what `qaicl provision apply --yes -o json > first.jsonl` said:
+
+    python bench/provision.py first.jsonl
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -26,6 +31,7 @@ import yaml
 from qaicl.provision import inventory
 
 RUNS = 3
+SHOWN_SECONDS = 0.5
 
 
 def tasks() -> list[dict[str, object]]:
@@ -56,8 +62,27 @@ def seconds(command: list[str], env: dict[str, str]) -> float:
     return statistics.median(taken)
 
 
+def by_step(path: Path) -> None:
+    """Print each step's seconds on the slowest machine; the machines work at the same time."""
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    slowest: dict[str, float] = {}
+    for event in events:
+        if event["kind"] == "step-done":
+            slowest[event["step"]] = max(slowest.get(event["step"], 0.0), event["seconds"])
+    machines = {event["host"]: event["seconds"] for event in events if event["kind"] == "host-done"}
+    shown = [(seconds, step) for step, seconds in slowest.items() if seconds >= SHOWN_SECONDS]
+    for seconds, step in sorted(shown, reverse=True):
+        print(f"{seconds:8.1f} s  {step}")
+    rest = sum(slowest.values()) - sum(seconds for seconds, _ in shown)
+    print(f"{rest:8.1f} s  {len(slowest) - len(shown)} more steps, each under {SHOWN_SECONDS:g} s")
+    print(f"{max(machines.values()):8.1f} s  the slowest of {len(machines)} machines; {os.cpu_count()} cores for all")
+
+
 def main() -> None:
-    """Measure both and print the ratio."""
+    """Measure both and print the ratio; or the steps of a first run."""
+    if len(sys.argv) == 2:
+        by_step(Path(sys.argv[1]))
+        return
     path, ansible, *more = sys.argv[1:]
     found = inventory.load(Path(path))
     with tempfile.TemporaryDirectory() as folder:
