@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import fabric
 import paramiko
 
 from qaicl.errors import HostRefusedError, HostUnreachableError
@@ -128,25 +129,32 @@ class Connection:
             raise HostRefusedError(
                 f"there is no SSH key {key_file}", why=f"{host.name} names it", fix="correct 'key' in the inventory"
             )
-        client = paramiko.SSHClient()
+        sock = _open_socket(host, timeout)
+        remote = fabric.Connection(
+            host.ssh_address,
+            user=host.user,
+            port=host.port,
+            # Neither ~/.ssh/config nor fabric's own files: the inventory is all that counts.
+            config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
+            forward_agent=False,
+            connect_kwargs={
+                "key_filename": str(key_file),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "sock": sock,
+                "timeout": timeout,
+                "banner_timeout": timeout,
+                "auth_timeout": timeout,
+                "channel_timeout": timeout,
+            },
+        )
+        client = remote.client
         name = host.ssh_address if host.port == 22 else f"[{host.ssh_address}]:{host.port}"
         client.get_host_keys().add(name, key_type, pinned)
+        # In place of fabric's own policy, which accepts any key.
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        sock = _open_socket(host, timeout)
         try:
-            client.connect(
-                host.ssh_address,
-                host.port,
-                username=host.user,
-                key_filename=str(key_file),
-                allow_agent=False,
-                look_for_keys=False,
-                sock=sock,
-                timeout=timeout,
-                banner_timeout=timeout,
-                auth_timeout=timeout,
-                channel_timeout=timeout,
-            )
+            remote.open()
         except (paramiko.BadHostKeyException, paramiko.ssh_exception.IncompatiblePeer) as error:
             shown = (
                 f"it shows {fingerprint(error.key)}" if isinstance(error, paramiko.BadHostKeyException) else str(error)
