@@ -63,6 +63,13 @@ def _silent(event: object) -> None:
     return
 
 
+def _from_the_start(output: Format) -> Listener:
+    """A program reads every event; a person has the plan to read before there is anything to follow."""
+    from qaicl.provision import render
+
+    return render.json_line if output is Format.json else _silent
+
+
 def _provisioning(
     ctx: typer.Context, file: Path, listener: Any, wheel: Path | None = None, playbooks: Path | None = None
 ) -> Provisioning:
@@ -90,12 +97,15 @@ def init(
     output: Output = Format.text,
 ) -> None:
     """Write a commented inventory to begin with."""
-    from qaicl.errors import UsageError
+    from qaicl.errors import ProvisionError, UsageError
     from qaicl.provision.inventory import EXAMPLE
 
     if file.exists() and not force:
         raise UsageError(f"{file} is there already", why="it would be lost", fix="name another file, or add --force")
-    file.write_text(EXAMPLE, encoding="utf-8")
+    try:
+        file.write_text(EXAMPLE, encoding="utf-8")
+    except OSError as error:
+        raise ProvisionError(f"cannot write {file}", why=error.strerror or str(error)) from error
     if output is Format.json:
         emit_json({"written": str(file)})
     say(f"wrote {file}; enter your machines, then: qaicl provision plan -f {file}")
@@ -156,20 +166,20 @@ def apply(
     output: Output = Format.text,
 ) -> None:
     """Bring the machines to the described state. What was interrupted goes on where it was."""
-    from qaicl.errors import ProvisionError, UsageError
+    from qaicl.errors import UsageError
     from qaicl.provision import apply as applying
+    from qaicl.provision import checks, render
     from qaicl.provision import plan as planning
-    from qaicl.provision import render
     from qaicl.provision.provisioning import Choice, check_same_choice
 
     if plan_file and (limit or tags):
         raise UsageError("a plan has its own hosts and tags", why="--limit or --tags is given", fix="make another plan")
     saved = planning.read(plan_file) if plan_file else None
-    provisioning = _provisioning(ctx, file, _silent, wheel, playbooks)
+    provisioning = _provisioning(ctx, file, _silent if dry_run else _from_the_start(output), wheel, playbooks)
     choice = (
         check_same_choice(saved, provisioning.inventory) if saved else Choice(tuple(limit or ()), tuple(tags or ()))
     )
-    findings = []
+    findings: list[checks.Finding] = []
     with provisioning.session(choice, locked=not dry_run) as session:
         plans = provisioning.plan(session, choice)
         document = provisioning.saved(plans, choice)
@@ -182,29 +192,25 @@ def apply(
         if dry_run:
             if output is Format.json:
                 emit_json(document)
+            if failure := applying.verdict(session.failures, ()):
+                raise failure
             raise typer.Exit(3 if changes else 0)
         if changes:
             confirm(f"Make {changes} changes on {len(plans)} machines?", yes)
         with _listener(output) as listen:
             provisioning.listen(listen)
-            for host, error in session.failures.items():
-                provisioning.events("host-unreachable", host, text=str(error), ok=False)
+            if output is Format.text:
+                session.tell_again(plans)
             outcomes = provisioning.apply(session, plans)
             failure = applying.verdict(session.failures, outcomes)
             if failure is None and not choice.tags:
                 findings = provisioning.check(session)
+                failure = checks.verdict(findings)
             provisioning.events("run-done", text=str(failure) if failure else "", ok=failure is None)
-    if failure:
-        raise failure
     if output is Format.text and findings:
         render.check_table(findings)
-    wrong = [finding for finding in findings if finding.ok is False]
-    if wrong:
-        raise ProvisionError(
-            f"{len(wrong)} checks failed",
-            why="; ".join(f"{finding.host}: {finding.check}: {finding.found}" for finding in wrong),
-            fix=wrong[0].fix,
-        )
+    if failure:
+        raise failure
     name = provisioning.inventory.cluster
     say(f'done. Ask it: qaicl --context {name} ask "Why is the sky blue?"')
 
@@ -212,9 +218,8 @@ def apply(
 @app.command(epilog="Example: qaicl provision verify -f cluster.yaml")
 def verify(ctx: typer.Context, file: Inventory = DEFAULT, limit: Limit = None, output: Output = Format.text) -> None:
     """Look whether everything is as it must be: GPU, model, daemons, network, Redis, clocks, disks."""
-    from qaicl.errors import ProvisionError
     from qaicl.provision import apply as applying
-    from qaicl.provision import render
+    from qaicl.provision import checks, render
     from qaicl.provision.provisioning import Choice
 
     provisioning = _provisioning(ctx, file, _silent)
@@ -225,11 +230,8 @@ def verify(ctx: typer.Context, file: Inventory = DEFAULT, limit: Limit = None, o
         emit_json(findings)
     else:
         render.check_table(findings)
-    if failure:
+    if failure := failure or checks.verdict(findings):
         raise failure
-    wrong = sum(finding.ok is False for finding in findings)
-    if wrong:
-        raise ProvisionError(f"{wrong} checks failed", why="see the table", fix="do what stands beside them")
 
 
 @app.command(epilog="Example: qaicl provision status -f cluster.yaml")

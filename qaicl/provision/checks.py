@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from qaicl.errors import HostUnreachableError, PlaybookError
+from qaicl.errors import HostUnreachableError, PlaybookError, ProvisionError
 from qaicl.provision.identity import Daemon, daemons
 from qaicl.provision.inventory import Host, Inventory
 from qaicl.provision.operations.base import quote
@@ -54,6 +54,18 @@ class Finding(msgspec.Struct, frozen=True):
     ok: bool | None
     found: str
     fix: str
+
+
+def verdict(findings: Iterable[Finding]) -> ProvisionError | None:
+    """One error that names every failed check; None where none failed."""
+    wrong = [finding for finding in findings if finding.ok is False]
+    if not wrong:
+        return None
+    return ProvisionError(
+        f"{len(wrong)} {'check' if len(wrong) == 1 else 'checks'} failed",
+        why="; ".join(f"{finding.host}: {finding.check}: {finding.found}" for finding in wrong),
+        fix=wrong[0].fix,
+    )
 
 
 @dataclass(frozen=True)

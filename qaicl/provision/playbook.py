@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -141,7 +141,7 @@ class Playbooks:
         for book, data in self._books(name):
             for entry in data.get("steps", []):
                 found += self._expand(book, data, entry, host, variables)
-        return found
+        return list(_distinct(found))
 
     def _expand(
         self, book: str, data: dict[str, Any], entry: dict[str, Any], host: Host, variables: Mapping[str, Any]
@@ -207,6 +207,14 @@ class Playbooks:
             return self._environment.from_string(value).render(variables)
         except jinja2.TemplateError as error:
             raise PlaybookError(f"the step {step_id} is wrong", why=f"in '{value[:60].strip()}': {error}") from error
+
+
+def _distinct(steps: Iterable[Step | Skipped]) -> Iterator[Step | Skipped]:
+    """Plans and journals know a step by its id, so a second one of the same name gets another."""
+    seen: dict[str, int] = {}
+    for step in steps:
+        seen[step.id] = seen.get(step.id, 0) + 1
+        yield step if seen[step.id] == 1 else replace(step, id=f"{step.id}#{seen[step.id]}")
 
 
 def _label(item: Any) -> str:

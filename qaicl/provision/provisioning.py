@@ -179,7 +179,8 @@ class Provisioning:
         run_id = _run_id()
         self.events("run-started", text=run_id)
         outcomes = apply.run(session, plans, self.journals, run_id, self.secrets.redact)
-        if write_context(self.context_directory, self.inventory, self.keyring):
+        # Without a plan nothing was gathered, not even keys: no machine could be had.
+        if plans and write_context(self.context_directory, self.inventory, self.keyring):
             self.events("context-written", name=self.inventory.cluster, text=str(self.context_directory))
         return outcomes
 

@@ -8,19 +8,34 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from qaicl.errors import SecretError
+from qaicl.errors import ProvisionError, SecretError
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write a file that only its owner can read, whole or not at all.
+
+    Raises:
+        ProvisionError: it cannot be written; what was there stays.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ProvisionError(
+            f"cannot write {path}",
+            why=error.strerror or str(error),
+            fix="check the directory's owner and the free space",
+        ) from error
 
 
 class SecretStore:

@@ -105,6 +105,16 @@ class Session:
 
     def _failed(self, host: str, error: QaiclError) -> None:
         self.failures[host] = error
+        self._tell(host, error)
+
+    def tell_again(self, plans: Iterable[plan.HostPlan]) -> None:
+        """Repeat, for a listener that came later, what could not be had and how much is to be done."""
+        for host, error in self.failures.items():
+            self._tell(host, error)
+        for entry in plans:
+            self.events("planned", entry.host, changes=len(entry.changes))
+
+    def _tell(self, host: str, error: QaiclError) -> None:
         kind: Kind = "host-unreachable" if isinstance(error, HostUnreachableError) else "host-done"
         self.events(kind, host, text=str(error), ok=False)
 

@@ -1,0 +1,102 @@
+"""Pretended machines, and an operator who has gathered what they install."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+from qaicl.models import manifest
+from qaicl.provision import bundle
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pretend import CAN_PRETEND, Keys, Machine, Operator, Prepared, write_wheel
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    home = tmp_path_factory.mktemp("keys")
+    made = Keys(home / "client", home / "host", home / "other")
+    for path in (made.client, made.host, made.other):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return made
+
+
+@pytest.fixture
+def machines(tmp_path: Path, keys: Keys) -> Iterator[Callable[[str], Machine]]:
+    """Starts machines by name; each listens on a loopback address of its own."""
+    if not CAN_PRETEND:
+        pytest.skip("needs sshd (openssh-server), unshare and root")
+    tmp_path.chmod(0o755)  # op must come to its home
+    started: list[Machine] = []
+
+    def start(name: str) -> Machine:
+        address = f"127.0.0.{11 + len(started)}"
+        with socket.socket() as free:
+            free.bind((address, 0))
+            port = free.getsockname()[1]
+        machine = Machine(name, address, port, tmp_path / name, keys)
+        machine.prepare()
+        machine.start()
+        started.append(machine)
+        return machine
+
+    yield start
+    for machine in started:
+        machine.end()
+
+
+@pytest.fixture
+def machine(machines: Callable[[str], Machine]) -> Machine:
+    """One machine."""
+    return machines("a")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    home = tmp_path_factory.mktemp("prepared")
+    python = subprocess.run(
+        ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    index = home / "index"
+    index.mkdir()
+    for name, wanted in bundle.closure(python, platform.machine()).items():
+        # A floor such as >=4.0.3 where this Python needs nothing of the kind.
+        version = wanted.removeprefix("==") if wanted.startswith("==") else "99"
+        assert SpecifierSet(wanted).contains(version)
+        write_wheel(index, name, version)
+    wheel = write_wheel(home, "qaicl", "0.1.0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(index))
+        bundle.ensure(
+            home / "bundles" / "demo", python=python, machine=platform.machine(), say=lambda text: None, wheel=wheel
+        )
+    model = home / "models" / "tiny"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    files = manifest.record(model)
+    manifest.write(model, manifest.Manifest(manifest.LAYOUT, "tiny", "file:", "llama", "", "", files, {}, ""))
+    return Prepared(wheel, home / "bundles", home / "models")
+
+
+@pytest.fixture
+def operator(
+    tmp_path: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Operator:
+    home = tmp_path / "operator"
+    monkeypatch.setenv("QAICL_HOME", str(home))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("QAICL_CONTEXT", raising=False)
+    return Operator(home, prepared, capsys)

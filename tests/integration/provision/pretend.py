@@ -1,0 +1,278 @@
+"""Machines for provisioning: each a real sshd in namespaces of its own, with its own /opt, /var/lib, users and PID 1.
+
+What a machine would reach of this one is replaced by directories below ``root``; programs that tests must not call
+(``systemctl``, ``sudo``, …) are scripts in ``root/bin``, which comes first on the machine's PATH.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qaicl.cli.main import run
+from qaicl.provision.inventory import Host
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
+OPERATOR_ID = 4242
+"""User id of ``op``, who is not root."""
+
+OS_RELEASE = "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n"
+
+
+def _can_pretend() -> bool:
+    if SSHD is None or getpass.getuser() != "root":
+        return False
+    return subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode == 0
+
+
+CAN_PRETEND = _can_pretend()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One client key pair and one host key for all machines of the run."""
+
+    client: Path
+    host: Path
+    other: Path
+
+    def public(self, path: Path) -> str:
+        return " ".join(path.with_suffix(".pub").read_text().split()[:2])
+
+
+@dataclass
+class Machine:
+    """A pretended machine.
+
+    Args:
+        root: holds what the machine sees as ``/opt``, ``/var/lib``, ``/etc/os-release`` and its users' homes.
+    """
+
+    name: str
+    address: str
+    port: int
+    root: Path
+    keys: Keys
+    process: subprocess.Popen[bytes] | None = None
+    boots: int = 0
+    _ending: bool = False
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def host(self) -> Host:
+        return Host(
+            name=self.name,
+            address=self.address,
+            ssh_address=self.address,
+            port=self.port,
+            user="root",
+            key=str(self.keys.client),
+            host_key=self.keys.public(self.keys.host),
+            roles=("orchestrator", "node", "redis"),
+        )
+
+    def at(self, path: str) -> Path:
+        """Where a path of the machine's ``/opt`` or ``/var/lib`` lies here."""
+        return self.root / path.removeprefix("/")
+
+    def fake(self, program: str, body: str) -> None:
+        """Put a shell script in the place of a program."""
+        path = self.root / "bin" / program
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+
+    @property
+    def log(self) -> str:
+        """What sshd said, at its most talkative."""
+        return (self.root / "log").read_text(errors="replace")
+
+    def prepare(self) -> None:
+        for folder in ("opt", "var/lib", "bin", "home/root", "home/op", "run"):
+            (self.root / folder).mkdir(parents=True)
+        os.chown(self.root / "home/op", OPERATOR_ID, OPERATOR_ID)
+        (self.root / "os-release").write_text(OS_RELEASE)
+        (self.root / "passwd").write_text(
+            f"root:*:0:0::{self.root}/home/root:/bin/sh\nop:*:{OPERATOR_ID}:{OPERATOR_ID}::{self.root}/home/op:/bin/sh\n"
+            "nobody:*:65534:65534::/nonexistent:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
+        )
+        (self.root / "group").write_text(f"root:x:0:\nop:x:{OPERATOR_ID}:\nnogroup:x:65534:\n")
+        (self.root / "authorized").write_text(self.keys.public(self.keys.client))
+        (self.root / "config").write_text(
+            f"Port {self.port}\nListenAddress {self.address}\nHostKey {self.keys.host}\nStrictModes no\nUsePAM no\n"
+            f"AuthorizedKeysFile {self.root}/authorized\nPasswordAuthentication no\nPidFile none\nLogLevel DEBUG3\n"
+            f"Subsystem sftp internal-sftp\nSetEnv PATH={self.root}/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+        )
+        # The name that PID 1 shows is that of the file which was started.
+        (self.root / "systemd").symlink_to(str(SSHD))
+        (self.root / "start").write_text(
+            "set -e\n"
+            + "".join(
+                f"mount --bind {self.root}/{here} {there}\n"
+                for here, there in (
+                    ("opt", "/opt"),
+                    ("var/lib", "/var/lib"),
+                    ("os-release", os.path.realpath("/etc/os-release")),
+                    ("passwd", "/etc/passwd"),
+                    ("group", "/etc/group"),
+                )
+            )
+            + f"exec {self.root}/systemd -D -e -f {self.root}/config\n"
+        )
+
+    def start(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]
+        with (self.root / "log").open("wb") as log:
+            self.process = subprocess.Popen([*command, "sh", str(self.root / "start")], stderr=log)
+        while "Server listening" not in self.log:
+            assert self.process.poll() is None, self.log
+            time.sleep(0.005)
+        self.boots += 1
+
+    def stop(self) -> None:
+        """Cut the power."""
+        assert self.process is not None
+        self.process.kill()  # --kill-child: PID 1 of the machine goes with it, and all that runs there
+        self.process.wait(10)
+
+    def inside(self, script: str) -> str:
+        """Run a script in the machine's mounts, beside SSH."""
+        assert self.process is not None
+        child = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
+        done = subprocess.run(
+            ["nsenter", "-t", child, "-m", "sh", "-c", script], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    def reboots(self) -> None:
+        """Let ``systemctl reboot`` restart the machine."""
+        self.fake("systemctl", f'[ "$1" = reboot ] && {{ : > {self.root}/run/rebooting; kill -9 -1; kill 1; }}')
+
+        def watch() -> None:
+            while not self._ending:
+                assert self.process is not None
+                if self.process.poll() is not None and (self.root / "run/rebooting").exists():
+                    (self.root / "run/rebooting").unlink()
+                    self.start()
+                time.sleep(0.01)
+
+        self._threads.append(threading.Thread(target=watch))
+        self._threads[-1].start()
+
+    def end(self) -> None:
+        self._ending = True
+        for thread in self._threads:
+            thread.join(10)
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
+
+# --- the operator's side -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an operator has gathered already: a bundle of empty wheels and a model of a few bytes."""
+
+    wheel: Path
+    bundles: Path
+    models: Path
+
+
+def write_wheel(directory: Path, name: str, version: str, content: str = "") -> Path:
+    """A wheel that pip accepts."""
+    stem = name.replace("-", "_")
+    path = directory / f"{stem}-{version}-py3-none-any.whl"
+    info = f"{stem}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{stem}.py", content)
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command line that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Operator:
+    """An operator with a home, an inventory and playbooks of their own, who runs ``qaicl`` in this process."""
+
+    def __init__(self, home: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home = home
+        self.inventory = home / "cluster.yaml"
+        self.playbooks = home / "playbooks"
+        self._capsys = capsys
+        self._prepared = prepared
+        (self.playbooks / "templates").mkdir(parents=True)
+        shutil.copytree(prepared.bundles, home / "data" / "bundles")
+        shutil.copytree(prepared.models, home / "data" / "models")
+
+    @property
+    def private(self) -> Path:
+        return self.home / "config" / "contexts" / "demo" / "provision"
+
+    @property
+    def journals(self) -> Path:
+        return self.home / "state" / "contexts" / "demo" / "provision"
+
+    def describe(self, *machines: Machine, **changes: Any) -> None:
+        """Write the inventory; ``changes`` go to its top level, and to the host whose name they bear."""
+        hosts: dict[str, Any] = {}
+        for number, machine in enumerate(machines):
+            host = machine.host
+            hosts[machine.name] = {
+                "address": host.address,
+                "port": host.port,
+                "key": host.key,
+                "host_key": host.host_key,
+                "roles": ["orchestrator", "node", "redis"] if number == 0 else ["node"],
+            } | changes.pop(machine.name, {})
+            hosts[machine.name] = {name: value for name, value in hosts[machine.name].items() if value is not None}
+        data = {"cluster": "demo", "network": "127.0.0.0/8", "model": "tiny", "ssh": {"connect_timeout": 5.0}}
+        self.inventory.write_text(yaml.safe_dump({**data, "hosts": hosts, **changes}, sort_keys=False))
+
+    def playbook(self, *steps: dict[str, Any], **more: Any) -> None:
+        """Write ``site``."""
+        book = {"about": "a test", "steps": list(steps), **more}
+        (self.playbooks / "site.yaml").write_text(yaml.safe_dump(book, sort_keys=False))
+
+    def __call__(self, command: str, *arguments: str | Path) -> Finished:
+        """Run ``qaicl provision COMMAND``."""
+        line = ["provision", command, *map(str, arguments)]
+        if command not in ("init",):
+            line += ["-f", str(self.inventory)]
+        if command in ("plan", "apply", "bundle"):
+            line += ["--wheel", str(self._prepared.wheel)]
+        if command in ("plan", "apply"):
+            line += ["--playbooks", str(self.playbooks)]
+        self._capsys.readouterr()
+        code = run(line)
+        said = self._capsys.readouterr()
+        return Finished(code, said.out, said.err)
