@@ -278,24 +278,29 @@ def bundle(
     file: Inventory = DEFAULT,
     python: Annotated[str, typer.Option("--python", help="The machines' Python.")] = "3.11",
     machine: Annotated[str, typer.Option("--machine", help="The machines' architecture.")] = "x86_64",
+    release: Annotated[str, typer.Option("--release", help="The machines' distribution, by codename.")] = "bookworm",
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Fetch newer packages too, with `packages: bundle` in the inventory.")
+    ] = False,
     check: Annotated[bool, typer.Option("--verify", help="Read every file again and compare its sha256.")] = False,
     wheel: Wheel = None,
     output: Output = Format.text,
 ) -> None:
     """Gather on this machine what the others will install; they need no internet for it."""
     from qaicl.provision import bundle as bundling
+    from qaicl.provision import package_bundle
 
-    provisioning = _provisioning(ctx, file, _silent, wheel)
-    gathered = bundling.ensure(provisioning.bundle_directory, python=python, machine=machine, say=say, wheel=wheel)
-    models = provisioning.paths.models(provisioning.settings.values.models)
-    files = bundling.model_files(models, provisioning.inventory.model)
+    sources = _provisioning(ctx, file, _silent, wheel).gather_ahead(release, python, machine, refresh=refresh)
     if check:
-        bundling.verify(gathered)
-    size = sum(entry.size for entry in (*gathered.wheels, *files))
+        bundling.verify(sources.bundle)
+        package_bundle.verify(sources.packages)
+    files = (*sources.bundle.wheels, *sources.model_files, *sources.packages)
+    size = sum(entry.size for entry in files)
+    name = sources.bundle.manifest.release
     if output is Format.json:
-        emit_json({"directory": str(gathered.directory), "release": gathered.manifest.release, "bytes": size})
+        emit_json({"directory": str(sources.bundle.directory), "release": name, "bytes": size})
         return
-    typer.echo(f"{gathered.manifest.release}: {len(gathered.wheels) + len(files)} files, {size / 1e6:.0f} MB")
+    typer.echo(f"{name}: {len(files)} files, {size / 1e6:.0f} MB")
 
 
 @app.command(epilog="Example: qaicl provision upgrade -f cluster.yaml --yes")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from qaicl.errors import HostUnreachableError, ProvisionError, QaiclError, StepFailedError
 from qaicl.provision.events import Events
+from qaicl.provision.install import install
 from qaicl.provision.journal import Journal
 from qaicl.provision.lock import STEP_GUARD
-from qaicl.provision.operations.base import Action, Command, Reboot, quote
+from qaicl.provision.operations.base import Action, Command, Install, Reboot, quote
 from qaicl.provision.plan import HostPlan, PlannedStep, change_digest
 from qaicl.provision.playbook import Step
 from qaicl.provision.session import Machine, Session, in_parallel, wait_for_boot
-from qaicl.provision.upload import push
+from qaicl.provision.upload import Progress, push
 
 _KNOWN = (
     ("No space left on device", "its disk is full", "free some space there, then run it again"),
@@ -159,17 +160,22 @@ class _Worker:
                 raise self._failure(step, result.status, result.error_text or result.text)
         elif isinstance(action, Reboot):
             self._reboot(action, step)
+        elif isinstance(action, Install):
+            install(machine.connection, action, step.name, self._progress(step))
         else:
-            host = machine.host.name
-            last = [0.0]
+            push(machine.connection, action, self._progress(step))
 
-            def progress(name: str, done: int, total: int) -> None:
-                now = time.monotonic()
-                if done == total or now - last[0] > 0.5:
-                    last[0] = now
-                    self._events("upload", host, step=step.id, name=name, done=done, total=total)
+    def _progress(self, step: Step) -> Progress:
+        host = self._machine.host.name
+        last = [0.0]
 
-            push(machine.connection, action, progress)
+        def progress(name: str, done: int, total: int) -> None:
+            now = time.monotonic()
+            if done == total or now - last[0] > 0.5:
+                last[0] = now
+                self._events("upload", host, step=step.id, name=name, done=done, total=total)
+
+        return progress
 
     def _reboot(self, action: Reboot, step: Step) -> None:
         machine = self._machine

@@ -60,6 +60,10 @@ class Inventory:
     connect_timeout: float
     secrets: Mapping[str, str]
     variables: Mapping[str, Any]
+    packages: str = "mirror"
+    """``mirror``: the machines have one; ``bundle``: they get the packages from here."""
+    package_sources: tuple[str, ...] = ()
+    """Where the bundle's packages come from, as lines of ``sources.list``; empty means this machine's own."""
 
     def with_role(self, role: str) -> tuple[Host, ...]:
         """The hosts of a role, in the file's order; the orchestrator comes before its standbys."""
@@ -210,6 +214,8 @@ def _build(document: _Document) -> Inventory:
         connect_timeout=float(ssh.get("connect_timeout", 10.0)),
         secrets=data.get("secrets", {}),
         variables=data.get("variables", {}),
+        packages=data.get("packages", "mirror"),
+        package_sources=tuple(data.get("package_sources", ())),
     )
 
 
@@ -226,6 +232,12 @@ ssh:                           # for all hosts; a host can say otherwise
   user: root                   # or a user who may use sudo
   key: ~/.ssh/id_ed25519
   port: 22
+
+packages: mirror               # mirror: the machines reach one; bundle: you fetch the packages and push them
+# package_sources:             # with `bundle`, where you fetch them; needed if your machine runs another release
+#   - deb http://mirror.example/debian bookworm main
+#   - deb http://mirror.example/debian bookworm-updates main
+#   - deb http://mirror.example/debian-security bookworm-security main
 
 secrets: {}                    # only by reference: file:PATH, env:NAME or prompt
   # sudo_password: prompt      # for a user whose sudo asks

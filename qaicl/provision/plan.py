@@ -16,7 +16,18 @@ import msgspec
 
 from qaicl.errors import PlaybookError, StalePlanError, UsageError
 from qaicl.provision.facts import Facts
-from qaicl.provision.operations.base import Action, Change, Command, Found, Probe, Reboot, Situation
+from qaicl.provision.operations.base import (
+    PACKAGE_INDEX,
+    Action,
+    BundleFile,
+    Change,
+    Command,
+    Found,
+    Install,
+    Probe,
+    Reboot,
+    Situation,
+)
 from qaicl.provision.playbook import Skipped, Step
 from qaicl.provision.secrets import write_private
 
@@ -84,14 +95,20 @@ def step_probes(steps: Iterable[Step | Skipped]) -> list[Probe]:
     return [probe for step in steps if isinstance(step, Step) for probe in step.operation.probes(step.arguments)]
 
 
-def plan_host(host: str, facts: Facts, steps: Iterable[Step | Skipped], found: Mapping[str, Found]) -> HostPlan:
+def plan_host(
+    host: str,
+    facts: Facts,
+    steps: Iterable[Step | Skipped],
+    found: Mapping[str, Found],
+    packages: tuple[BundleFile, ...] = (),
+) -> HostPlan:
     """What is to be done on a host, in order; each step knows what those before it will change."""
     touched: set[str] = set()
     planned = []
     for step in steps:
         change = None
         if isinstance(step, Step):
-            change = step.operation.plan(step.arguments, Situation(facts, found, frozenset(touched)))
+            change = step.operation.plan(step.arguments, Situation(facts, found, frozenset(touched), packages))
             if change is not None:
                 touched.update(change.touches)
         planned.append(PlannedStep(step, change))
@@ -154,6 +171,10 @@ def _action_bytes(action: Action) -> bytes:
         return b"command\0" + action.script.encode() + b"\0" + (action.stdin or b"")
     if isinstance(action, Reboot):
         return b"reboot\0" + action.marker.encode()
+    if isinstance(action, Install):
+        # The index names every package with its hash.
+        index = [file.sha256 for file in action.files if file.name == PACKAGE_INDEX]
+        return f"install\0{' '.join(action.names)}\0{' '.join(index)}".encode()
     listing = " ".join(f"{file.name}:{file.sha256}" for file in action.files)
     return f"upload\0{action.destination}\0{listing}".encode()
 

@@ -131,8 +131,13 @@ class Playbooks:
             for entry in data.get("checks", [])
         ]
 
-    def steps(self, name: str, host: Host, variables: Mapping[str, Any]) -> list[Step | Skipped]:
+    def steps(
+        self, name: str, host: Host, variables: Mapping[str, Any], *, operation: str = ""
+    ) -> list[Step | Skipped]:
         """What a playbook and those that it includes mean for a host, in order.
+
+        Args:
+            operation: only steps of this one; the others are not looked at.
 
         Raises:
             PlaybookError: a template, an argument or a playbook is wrong.
@@ -140,6 +145,8 @@ class Playbooks:
         found: list[Step | Skipped] = []
         for book, data in self._books(name):
             for entry in data.get("steps", []):
+                if operation and operation not in entry:
+                    continue
                 found += self._expand(book, data, entry, host, variables)
         return list(_distinct(found))
 

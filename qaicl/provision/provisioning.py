@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from qaicl.errors import BundleError, HostRefusedError, HostUnreachableError, QaiclError, UsageError
-from qaicl.provision import apply, bundle, journal, lock, ssh
+from qaicl.provision import apply, bundle, install, journal, lock, package_bundle, ssh
 from qaicl.provision import plan as planning
 from qaicl.provision.apply import Outcome
+from qaicl.provision.apt import ARCHITECTURES, Target
 from qaicl.provision.checks import Checker, Finding
 from qaicl.provision.context import write_context
 from qaicl.provision.events import Events, Listener
+from qaicl.provision.facts import Facts
 from qaicl.provision.identity import CLIENT, Keyring, daemons
 from qaicl.provision.inventory import Host, Inventory
-from qaicl.provision.playbook import Playbooks, shipped
+from qaicl.provision.operations import package
+from qaicl.provision.package_bundle import PackageBundle
+from qaicl.provision.playbook import Playbooks, Step, shipped
 from qaicl.provision.secrets import SecretStore, write_private
 from qaicl.provision.session import Machine, Session, in_parallel
-from qaicl.provision.variables import Sources
+from qaicl.provision.variables import Sources, variables
 from qaicl.settings import Paths, Settings
 
 PYTHON = {("debian", "12"): "3.11", ("debian", "13"): "3.13", ("ubuntu", "24.04"): "3.12"}
 """The distributions' own Python, for a machine that has none yet."""
+RELEASES = {"bookworm": ("debian", "12"), "trixie": ("debian", "13"), "noble": ("ubuntu", "24.04")}
+"""The distributions by codename."""
 
 
 @dataclass(frozen=True)
@@ -132,25 +140,86 @@ class Provisioning:
         Raises:
             BundleError: the machines differ in Python or architecture, or something cannot be gathered.
         """
+        installed: dict[str, str] = {}
+        if self.inventory.packages == "bundle":
+            for found in in_parallel(lambda machine: install.installed(machine.connection), session.machines):
+                installed |= found
+        return self.gather({machine.host.name: machine.facts for machine in session.machines}, installed)
+
+    def gather_ahead(self, codename: str, python: str, arch: str, *, refresh: bool) -> Sources:
+        """The same for machines that nobody has looked at yet.
+
+        Raises:
+            UsageError: the release is not one that the playbooks know.
+            BundleError: something cannot be gathered.
+        """
+        if codename not in RELEASES or arch not in ARCHITECTURES:
+            raise UsageError(
+                f"nothing can be gathered for {codename} on {arch}",
+                why=f"known are {', '.join(RELEASES)} on {', '.join(ARCHITECTURES)}",
+                fix="correct --release or --machine",
+            )
+        name, version = RELEASES[codename]
+        facts = Facts(os=name, os_version=version, codename=codename, python=python, arch=arch)
+        return self.gather({"": facts}, {}, refresh=refresh)
+
+    def gather(self, known: Mapping[str, Facts], installed: Mapping[str, str], *, refresh: bool = False) -> Sources:
+        """Bundle, model, keys and secrets for machines that need not be reachable.
+
+        Args:
+            known: a machine's name → its facts, at least one; the others count as the first, without its devices.
+            installed: the packages that machines are known to have, each with its source package.
+            refresh: fetch the distribution's packages anew where the bundle has them.
+
+        Raises:
+            BundleError: the machines differ in Python or architecture, or something cannot be gathered.
+        """
         self.keyring.ensure([CLIENT, *(daemon.name for daemon in daemons(self.inventory))])
+        offline = self.inventory.packages == "bundle"
         targets = {
             (
-                machine.facts.python or PYTHON.get((machine.facts.os, machine.facts.os_version), "3.11"),
-                machine.facts.arch,
+                facts.python or PYTHON.get((facts.os, facts.os_version), "3.11"),
+                facts.arch,
+                f"{facts.os} {facts.codename}" if offline else "",
             )
-            for machine in session.machines
+            for facts in known.values()
         }
         if len(targets) > 1:
             raise BundleError(
                 "the machines differ in Python or architecture",
-                why=", ".join(f"{python} on {arch}" for python, arch in sorted(targets)),
+                why=", ".join(f"{python} on {arch} {release}".strip() for python, arch, release in sorted(targets)),
                 fix="use one distribution for all of them",
             )
-        python, arch = next(iter(targets), ("3.11", "x86_64"))
+        python, arch, _ = next(iter(targets))
         gathered = bundle.ensure(self.bundle_directory, python=python, machine=arch, say=self.say, wheel=self.wheel)
         models = self.paths.models(self.settings.values.models)
-        return Sources(
+        sources = Sources(
             self.inventory, gathered, bundle.model_files(models, self.inventory.model), self.secrets, self.keyring
+        )
+        if offline:
+            sources = replace(sources, packages=self._packages(sources, known, installed, refresh).files)
+        return sources
+
+    def _packages(
+        self, sources: Sources, known: Mapping[str, Facts], installed: Mapping[str, str], refresh: bool
+    ) -> PackageBundle:
+        """The packages that the playbook installs on any machine of the inventory, whatever part of it is meant now."""
+        first = next(iter(known.values()))
+        names: set[str] = set()
+        for host in self.inventory.hosts:
+            facts = known.get(host.name, msgspec.structs.replace(first, pci_vendors=()))
+            given = variables(sources, host, facts)
+            for step in self.playbooks.steps(self.inventory.playbook, host, given, operation="package"):
+                if isinstance(step, Step) and isinstance(step.arguments, package.Args) and not step.arguments.absent:
+                    names.update(step.arguments.names)
+        return package_bundle.ensure(
+            self.bundle_directory,
+            target=Target(os=first.os, codename=first.codename, machine=first.arch),
+            names=names,
+            installed=installed,
+            sources=self.inventory.package_sources,
+            say=self.say,
+            refresh=refresh,
         )
 
     def plan(self, session: Session, choice: Choice) -> list[planning.HostPlan]:

@@ -177,7 +177,8 @@ def look(
     chosen = [step for step in steps if selected(step, tags)]
     script, keys = plan.probe_script(plan.step_probes(chosen))
     answers = machine.connection.run(script, timeout=120.0)
-    return plan.plan_host(machine.host.name, machine.facts, chosen, plan.parse_probes(answers.text, keys))
+    found = plan.parse_probes(answers.text, keys)
+    return plan.plan_host(machine.host.name, machine.facts, chosen, found, sources.packages)
 
 
 def wait_for_boot(session: Session, machine: Machine, timeout: float) -> None:

@@ -39,6 +39,8 @@ class Sources:
     model_files: list[BundleFile]
     secrets: SecretStore
     keyring: Keyring
+    packages: tuple[BundleFile, ...] = ()
+    """The distribution's packages, where the machines do not use a mirror."""
 
 
 def variables(sources: Sources, host: Host, facts: Facts) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from qaicl.provision.facts import Facts
 STATE = "/var/lib/qaicl-provision"
 """Where a host keeps what provisioning must remember there; root's, 0700."""
 
+PACKAGE_INDEX = "Packages"
+"""The index of a flat apt repository."""
+
 quote = shlex.quote
 
 
@@ -83,7 +86,15 @@ class Reboot:
     marker: str = ""
 
 
-Action = Command | Upload | Reboot
+@dataclass(frozen=True)
+class Install:
+    """Install packages from the bundle; ``files`` are its index and its packages."""
+
+    names: tuple[str, ...]
+    files: tuple[BundleFile, ...]
+
+
+Action = Command | Upload | Reboot | Install
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,8 @@ class Situation:
     found: Mapping[str, Found]
     touched: AbstractSet[str] = field(default_factory=frozenset)
     """What earlier steps of the same plan will have changed."""
+    packages: tuple[BundleFile, ...] = ()
+    """The bundle's packages and their index; empty where the machines use a mirror."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``package``: packages of the distribution."""
+"""``package``: packages of the distribution, from the machine's mirror or from the bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import Annotated
 
 import msgspec
 
-from qaicl.provision.operations.base import Arguments, Change, Command, Operation, Probe, Situation, quote
+from qaicl.provision.operations.base import (
+    Action,
+    Arguments,
+    Change,
+    Command,
+    Install,
+    Operation,
+    Probe,
+    Situation,
+    quote,
+)
 
 APT = (
     "DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y -o DPkg::Lock::Timeout=600 "
@@ -45,7 +55,8 @@ def plan(args: Args, situation: Situation) -> Change | None:
         return Change(
             f"{', '.join(present)} must not be installed",
             (Command(f"{APT} remove {names}"),),
-            (Command(f"{APT} install --no-install-recommends {names}"),),
+            # The packages that were taken from the bundle need not be in it any more.
+            None if situation.packages else (Command(f"{APT} install --no-install-recommends {names}"),),
             "\n".join(f"-{name} {installed[name]}" for name in present),
             tuple(f"package:{name}" for name in present),
         )
@@ -53,14 +64,17 @@ def plan(args: Args, situation: Situation) -> Change | None:
     if not missing:
         return None
     names = " ".join(quote(name) for name in missing)
-    install = (
+    from_mirror = (
         "set -e; dpkg --configure -a\n"  # finishes what an interrupted run left half installed
         f"{APT} -o APT::Update::Error-Mode=any update\n"
         f"{APT} install --no-install-recommends {names}"
     )
+    install: Action = Command(from_mirror, timeout=1800.0)
+    if situation.packages:
+        install = Install(tuple(missing), situation.packages)
     return Change(
         f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
-        (Command(install, timeout=1800.0),),
+        (install,),
         (Command(f"{APT} remove {names}"),),
         "\n".join(f"+{name}" for name in missing),
         tuple(f"package:{name}" for name in missing),
