@@ -14,10 +14,12 @@ from qaicl.cluster import node as node_brain
 from qaicl.cluster import node_state as ns
 from qaicl.cluster import orchestrator as brain
 from qaicl.cluster.state import State
+from qaicl.daemon.records import Records
 from qaicl.errors import QaiclError
 from qaicl.inference.echo import EchoEngine
 from qaicl.inference.engine import ChatMessage, Sampling
 from qaicl.settings import LimitSettings, LivenessSettings
+from qaicl.store import ops
 from qaicl.wire import messages as wire
 from tests.simulation.faults import Break, Fault, Scale, draw
 from tests.simulation.sim_store import SimStore
@@ -95,6 +97,7 @@ class World:
         self.events = 0
         self.heap: list[tuple[float, int, Callable[[], None]]] = []
         self.serial = 0
+        self.records = Records()
         self.store = SimStore(fencing=broken is not Break.no_fencing, dedupe=broken is not Break.no_dedupe)
         self.loss = self.duplication = self.reorder = 0.0
         self.cut: set[frozenset[str]] = set()
@@ -238,46 +241,25 @@ class World:
         def execute() -> None:
             if not self.store.up or not orch.up or orch.life != life:
                 return
-            reply = self._execute(orch, action, epoch)
-            self.at(self.now + 0.0005, lambda: self._receive(orch, life, lambda: self._store_reply(orch, reply)))
+            op = self.records.operation(action, epoch)
+            reply = self.store.apply(orch.name, op, self.now)
+            self.at(self.now + 0.0005, lambda: self._receive(orch, life, lambda: self._store_reply(orch, op, reply)))
 
         self.at(when, execute)
 
-    def _execute(self, orch: Orchestrator, action: act.Action, epoch: int) -> ev.Event | str:
-        store = self.store
-        match action:
-            case act.StoreAccept(spec):
-                said = store.accept(spec, epoch)
-                return "stale" if said == "stale" else ev.StoreAccepted(spec.id, said == "exists")
-            case act.StoreTokens(request, first, tokens):
-                length = store.tokens(request, first, tokens, epoch)
-                if length == "missing":
-                    return ev.StoreMissing(request)
-                return "stale" if isinstance(length, str) else ev.StoreRecorded(request, length)
-            case act.StoreFinish(outcome, _):
-                said = store.finish(outcome, epoch)
-                if said == "missing":
-                    return ev.StoreMissing(outcome.id)
-                return "stale" if said == "stale" else ev.StoreFinished(outcome.id)
-            case act.StoreReassert(spec, tokens, outcome):
-                said, length = store.reassert(spec, tokens, outcome, epoch)
-                if said == "stale":
-                    return "stale"
-                return ev.StoreFinished(spec.id) if said == "finished" else ev.StoreRecorded(spec.id, length)
-            case act.StoreLoad(request):
-                return ev.StoreLoaded(request, store.load(request))
-            case act.StoreLoadOpen():
-                return ev.StoreOpenRequests(store.load_open())
-        raise AssertionError(action)
-
-    def _store_reply(self, orch: Orchestrator, reply: ev.Event | str) -> None:
+    def _store_reply(self, orch: Orchestrator, op: ops.Op, reply: ops.Reply) -> None:
         if not orch.store_up:
             return
-        if reply == "stale":
-            self._lease_change(orch, leases.refused(orch.lease, "", self.store.content.counter))
-        else:
-            assert not isinstance(reply, str)
-            self.feed(orch, reply)
+        match reply:
+            case ops.Stale(epoch, holder):
+                if (epoch, holder) != (orch.lease.epoch, orch.name):
+                    self._lease_change(orch, leases.refused(orch.lease, holder, epoch))
+            case ops.Open(requests):
+                self.feed(orch, ev.StoreOpenRequests(tuple(map(self.records.request, requests))))
+            case _:
+                event = self.records.event(op, reply)
+                if event is not None:
+                    self.feed(orch, event)
 
     def _ask_lease(self, orch: Orchestrator, ask: leases.AskLease | None) -> None:
         if ask is None:
@@ -288,21 +270,20 @@ class World:
             if not self.store.up:
                 leases.unanswered(orch.lease)
                 return
-            store, ttl = self.store, self.liveness.lease_ttl
-            if ask.kind is leases.Ask.renew:
-                renewed = store.renew(orch.name, ask.epoch, ttl, self.now)
-                answer = (ask.epoch if renewed else 0, store.content.holder, store.content.counter)
-            elif ask.kind is leases.Ask.acquire:
-                answer = store.acquire(orch.name, ttl, ask.floor, self.now)
-            else:
-                answer = store.takeover(orch.name, ask.epoch, ttl, ask.floor, self.now)
+            ttl = round(self.liveness.lease_ttl * 1000)
+            ops_by_kind: dict[leases.Ask, ops.Op] = {
+                leases.Ask.acquire: ops.Acquire(orch.name, ttl, ask.floor),
+                leases.Ask.renew: ops.Renew(orch.name, ask.epoch, ttl),
+                leases.Ask.takeover: ops.TakeOver(orch.name, ask.epoch, ttl, ask.floor),
+            }
+            answer = self.store.apply(orch.name, ops_by_kind[ask.kind], self.now)
 
             def reply() -> None:
-                epoch, holder, current = answer
-                if epoch:
-                    self._lease_change(orch, leases.granted(orch.lease, epoch))
-                else:
-                    self._lease_change(orch, leases.refused(orch.lease, holder, current))
+                match answer:
+                    case ops.Leased(epoch):
+                        self._lease_change(orch, leases.granted(orch.lease, epoch))
+                    case ops.Held(epoch, holder):
+                        self._lease_change(orch, leases.refused(orch.lease, holder, epoch))
 
             self.at(self.now + 0.0005, lambda: self._receive(orch, life, reply))
 
@@ -330,7 +311,7 @@ class World:
             self.feed(orch, ev.StoreCameUp() if orch.store_up else ev.StoreWentDown())
         if self.store.up and self.now >= orch.next_look:
             orch.next_look = self.now + 1.0
-            for record, until in self.store.content.nodes.values():
+            for record, until in self.store.nodes.values():
                 if until > self.now:
                     self.feed(orch, ev.NodeFound(record))
         self._ask_lease(orch, leases.tick(orch.lease, self.now + orch.skew))
@@ -452,7 +433,7 @@ class World:
         if node.paused:
             return
         if self.store.up:
-            self.store.content.nodes[name] = (node.state.record, self.now + self.liveness.register_ttl)
+            self.store.nodes[name] = (node.state.record, self.now + self.liveness.register_ttl)
         for peer, link in list(node.state.links.items()):
             other = self.nodes[peer]
             open_now = other.up and frozenset((name, peer)) not in self.cut
@@ -506,9 +487,9 @@ class World:
         return bool(client.tokens and client.tokens[-1].finish)
 
     def _check_shown(self, client: Client, first: int, tokens: tuple[wire.Token, ...]) -> None:
-        recorded = self.store.ever.get(client.spec.id, [])
+        recorded = self.store.most.get(client.spec.id, 0)
         for position, token in enumerate(tokens, first):
-            if position >= len(recorded):
+            if position >= recorded:
                 raise BrokenPromiseError(f"{client.spec.id}: token {position} was shown before it was recorded")
             if position < len(client.tokens) and client.tokens[position] != token:
                 raise BrokenPromiseError(f"{client.spec.id}: token {position} was shown twice and differs")
@@ -674,17 +655,17 @@ class World:
     def _check_end(self) -> None:
         for client in self.clients.values():
             assert client.outcome is not None
-            finishes = self.store.finishes.get(client.spec.id, [])
+            ends = self.store.ends.get(client.spec.id, 0)
             least = 0 if client.spec.id in self.store.rolled_back else 1
-            if not least <= len(finishes) <= 1:
-                raise BrokenPromiseError(f"{client.spec.id} ended {len(finishes)} times")
+            if not least <= ends <= 1:
+                raise BrokenPromiseError(f"{client.spec.id} ended {ends} times")
             text = "".join(token.text for token in client.tokens)
             if not client.outcome.error and text != client.expected:
                 raise BrokenPromiseError(f"{client.spec.id}: {text!r} instead of {client.expected!r}")
             if client.outcome.error and not client.expected.startswith(text):
                 raise BrokenPromiseError(f"{client.spec.id}: wrong text before its failure")
-        if self.store.stale_writes:
-            raise BrokenPromiseError(f"{self.store.stale_writes} writes of an older leader took effect")
+        if self.store.content.stale_writes:
+            raise BrokenPromiseError(f"{self.store.content.stale_writes} writes of an older leader took effect")
         leader = self._leader()
         if leader is None or leader.state.requests or leader.state.queue:
             raise BrokenPromiseError("the leader still holds ended requests")

@@ -1,110 +1,15 @@
-"""Thousands of drawn operations of two leaders, each answer compared with that of a few lines of plain Python."""
+"""Thousands of drawn operations of two leaders, each answered as the model of the simulated clusters does."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
 from qaicl.store import ops
 from qaicl.store.session import Session
-
-
-@dataclass
-class Request:
-    payload: bytes
-    tokens: list[bytes] = field(default_factory=list)
-    state: ops.State = "open"
-    result: bytes = b""
-
-
-@dataclass
-class Model:
-    """What the store should be, with leases that never run out by themselves."""
-
-    epoch: int = 0
-    fence_holder: str = ""
-    lease: tuple[int, str] | None = None
-    requests: dict[str, Request] = field(default_factory=dict)
-
-    def lead(self, holder: str, epoch: int) -> ops.Reply:
-        self.lease = (epoch, holder)
-        if epoch > self.epoch:
-            self.epoch, self.fence_holder = epoch, holder
-        return ops.Leased(epoch, holder)
-
-    def held(self) -> ops.Reply:
-        if self.lease is None:
-            return ops.Held(self.epoch, "")
-        return ops.Held(self.epoch, self.fence_holder)
-
-    def stale(self, holder: str, epoch: int) -> ops.Reply | None:
-        if epoch < self.epoch or (epoch == self.epoch and self.fence_holder not in ("", holder)):
-            return ops.Stale(self.epoch, self.fence_holder)
-        if epoch > self.epoch:
-            self.epoch, self.fence_holder = epoch, holder
-        return None
-
-    def apply(self, holder: str, op: ops.Op) -> ops.Reply:
-        match op:
-            case ops.Acquire(_, _, floor):
-                return self.held() if self.lease else self.lead(holder, max(self.epoch, floor) + 1)
-            case ops.Renew(_, epoch, _):
-                mine = epoch == self.epoch and self.fence_holder == holder
-                older = self.lease is None or self.lease[0] < epoch
-                renewed = self.lease == (epoch, holder) and epoch >= self.epoch
-                return self.lead(holder, epoch) if renewed or epoch > self.epoch or (mine and older) else self.held()
-            case ops.TakeOver(_, expected, _, floor):
-                live = self.lease[0] if self.lease else 0
-                if live == expected or (live < expected and self.epoch == expected):
-                    return self.lead(holder, max(self.epoch, floor) + 1)
-                return self.held()
-            case ops.Release(_, epoch):
-                if self.lease == (epoch, holder):
-                    self.lease = None
-                    return ops.Released()
-                return self.held()
-            case ops.Verify(ids):
-                found = ((id, self.requests.get(id)) for id in ids)
-                return ops.Verified({id: (r.state, len(r.tokens)) if r else (None, 0) for id, r in found})
-            case ops.Accept() | ops.RecordTokens() | ops.Finish() | ops.Reaccept():
-                return self.stale(holder, op.epoch) or self.change(op)
-        raise AssertionError(op)
-
-    def change(self, op: ops.Accept | ops.RecordTokens | ops.Finish | ops.Reaccept) -> ops.Reply:
-        request = self.requests.get(op.id)
-        match op:
-            case ops.Accept():
-                if request:
-                    return ops.Exists(request.state)
-                self.requests[op.id] = Request(op.payload)
-                return ops.Accepted()
-            case ops.Reaccept():
-                if request and request.state != "open":
-                    return ops.Ended(request.state)
-                request = self.requests.setdefault(op.id, Request(op.payload))
-                request.tokens += op.tokens[len(request.tokens) :]
-                if op.state == "open":
-                    return ops.Recorded(len(request.tokens))
-                request.state, request.result = op.state, op.result
-                return ops.Finished()
-            case _ if request is None:
-                return ops.Missing()
-            case _ if request.state != "open":
-                return ops.Ended(request.state)
-            case ops.RecordTokens(_, _, first, tokens):
-                if first > len(request.tokens):
-                    return ops.Gap(len(request.tokens))
-                request.tokens += tokens[len(request.tokens) - first :]
-                return ops.Recorded(len(request.tokens))
-            case ops.Finish(_, _, state, result, count):
-                if count > len(request.tokens):
-                    return ops.Gap(len(request.tokens))
-                request.state, request.result = state, result
-                return ops.Finished()
-        raise AssertionError(op)
+from tests.simulation.store_model import Model
 
 
 def draw(choose: random.Random, model: Model, holder: str) -> ops.Op:
