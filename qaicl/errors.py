@@ -315,6 +315,10 @@ class HostRefusedError(ProvisionError, NotAuthorisedError):
     exit_code = 5
 
 
+class WrongHostKeyError(HostRefusedError):
+    """A machine showed another host key than the pinned one; nothing was sent to it."""
+
+
 class UnsupportedHostError(ProvisionError):
     """The machine's distribution or hardware is not one that the playbooks know."""
 

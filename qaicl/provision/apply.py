@@ -68,7 +68,7 @@ def run(
         )
         return outcome
 
-    return in_parallel(one, plans)
+    return in_parallel(one, plans, interrupt=session.close)
 
 
 def take_back(
@@ -116,7 +116,8 @@ class _Worker:
             for entry in plan.changes:
                 self._step(entry)
         except QaiclError as error:
-            self._journal.write("run-failed", text=self._redact(str(error)))
+            ended = "the run was ended by the operator"
+            self._journal.write("run-failed", text=ended if self._session.closed else self._redact(str(error)))
             raise
         self._journal.write("run-done")
 

@@ -103,15 +103,27 @@ class Provisioning:
             HostRefusedError: a machine is not who it should be, or does not let us in. Nothing was sent anywhere.
             LockedError: another controller is at work.
         """
-        hosts = [self._with_key(host) for host in self.inventory.limited(choice.limit)]
         opened = Session(self.secrets, self.events, self.inventory.connect_timeout)
         try:
+            hosts, silent = self._with_keys(choice)
+            for name, error in silent.items():
+                opened.failed(name, error)
             opened.connect(hosts)
             if locked:
                 opened.lock()
             yield opened
         finally:
             opened.close()
+
+    def _with_keys(self, choice: Choice) -> tuple[list[Host], dict[str, HostUnreachableError]]:
+        """The chosen hosts with their pinned keys, and those that have none and do not show one."""
+        hosts, silent = [], {}
+        for host in self.inventory.limited(choice.limit):
+            try:
+                hosts.append(self._with_key(host))
+            except HostUnreachableError as error:
+                silent[host.name] = error
+        return hosts, silent
 
     def _with_key(self, host: Host) -> Host:
         """The host with its pinned key; one that has none is asked for and the person decides."""
@@ -122,10 +134,7 @@ class Provisioning:
             return replace(host, host_key=path.read_text(encoding="ascii").strip())
         if self.confirm_key is None:
             return host  # connecting says what to do
-        try:
-            key = ssh.offered_host_key(host, self.inventory.connect_timeout)
-        except HostUnreachableError:
-            return replace(host, host_key="")
+        key = ssh.offered_host_key(host, self.inventory.connect_timeout)
         if not self.confirm_key(host, ssh.fingerprint(key)):
             raise HostRefusedError(
                 f"the host key of {host.name} was not confirmed", why="nothing was sent", fix="pin it in the inventory"
@@ -271,13 +280,16 @@ class Provisioning:
 
     def status(self, choice: Choice) -> list[dict[str, object]]:
         """Per host: reachable, locked by whom, the last run and where it stood."""
-        hosts = [self._with_key(host) for host in self.inventory.limited(choice.limit)]
+        keyed, silent = self._with_keys(choice)
+        known = {host.name: host for host in keyed}
         opened = Session(self.secrets, self.events, self.inventory.connect_timeout)
 
         def one(host: Host) -> dict[str, object]:
             row: dict[str, object] = {"host": host.name, "address": host.address, "roles": list(host.roles)}
             try:
-                with opened.open(host) as connection:
+                if host.name in silent:
+                    raise silent[host.name]
+                with opened.open(known[host.name]) as connection:
                     release = connection.run("readlink /opt/qaicl/current || true").text.strip().rpartition("/")[2]
                     row |= {"reachable": True, "locked_by": lock.held_by(connection), "release": release, "why": ""}
             except QaiclError as error:
@@ -291,7 +303,7 @@ class Provisioning:
                 "last_text": entries[-1].text if entries else "",
             }
 
-        return in_parallel(one, hosts)
+        return in_parallel(one, self.inventory.limited(choice.limit))
 
     def unlock(self, choice: Choice) -> dict[str, str]:
         """End whoever holds the locks; host → who it was, empty where nobody did."""

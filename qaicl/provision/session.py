@@ -11,7 +11,13 @@ from typing import TypeVar
 
 import paramiko
 
-from qaicl.errors import HostRefusedError, HostUnreachableError, QaiclError, UnsupportedHostError
+from qaicl.errors import (
+    HostRefusedError,
+    HostUnreachableError,
+    QaiclError,
+    UnsupportedHostError,
+    WrongHostKeyError,
+)
 from qaicl.provision import facts as facts_module
 from qaicl.provision import lock, plan
 from qaicl.provision.events import Events, Kind
@@ -56,6 +62,7 @@ class Session:
     connect_timeout: float
     machines: list[Machine] = field(default_factory=list)
     failures: dict[str, QaiclError] = field(default_factory=dict)
+    closed: bool = False
 
     def connect(self, hosts: Iterable[Host]) -> None:
         """Connect to all hosts at once. One that does not answer is left out and remembered.
@@ -72,7 +79,7 @@ class Session:
             except HostRefusedError as error:
                 refused.append(error)
             except QaiclError as error:
-                self._failed(host.name, error)
+                self.failed(host.name, error)
             return None
 
         self.machines += [machine for machine in in_parallel(one, chosen) if machine is not None]
@@ -99,11 +106,14 @@ class Session:
 
     def open(self, host: Host) -> Connection:
         """A new connection to a host."""
+        if self.closed:
+            raise unreachable(host, "the run was ended here")
         return Connection.open(
             host, timeout=self.connect_timeout, sudo_password=lambda: self.secrets.given("sudo_password")
         )
 
-    def _failed(self, host: str, error: QaiclError) -> None:
+    def failed(self, host: str, error: QaiclError) -> None:
+        """Remember that a machine could not be had, and why."""
         self.failures[host] = error
         self._tell(host, error)
 
@@ -133,7 +143,8 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Let all machines go."""
+        """Let all machines go; what still runs on one of them over this session fails, and nothing new begins."""
+        self.closed = True
         for machine in self.machines:
             machine.release()
 
@@ -146,7 +157,7 @@ class Session:
             try:
                 return look(machine, playbooks, playbook, sources, tags)
             except HostUnreachableError as error:
-                self._failed(machine.host.name, error)
+                self.failed(machine.host.name, error)
                 return None
 
         found = [entry for entry in in_parallel(one, self.machines) if entry is not None]
@@ -155,18 +166,42 @@ class Session:
         return found
 
 
-def in_parallel(call: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
-    """The call's results in order; the first error after all have ended."""
+def in_parallel(
+    call: Callable[[Item], T], items: Sequence[Item], interrupt: Callable[[], None] | None = None
+) -> list[T]:
+    """The call's results in order; the first error after all have ended.
+
+    Args:
+        interrupt: makes the calls end soon; used when the person at the terminal ends the run.
+    """
     if not items:
         return []
     with ThreadPoolExecutor(len(items), thread_name_prefix="host") as pool:
-        return list(pool.map(call, items))
+        running = [pool.submit(call, item) for item in items]
+        try:
+            return [future.result() for future in running]
+        except KeyboardInterrupt:
+            if interrupt is not None:
+                interrupt()
+            raise
 
 
 def read_facts(connection: Connection) -> Facts:
-    """Ask a machine what it is."""
+    """Ask a machine what it is.
+
+    Raises:
+        HostRefusedError: it lets us in but runs no command, as for a user without a shell.
+    """
     result = connection.run(facts_module.SCRIPT, timeout=30.0)
-    return facts_module.parse(result.text)
+    found = facts_module.parse(result.text)
+    if not found.boot_id:
+        said = (result.error_text.strip() or result.text.strip()).splitlines()
+        raise HostRefusedError(
+            f"{connection.host.name} runs no command for {connection.host.user}",
+            why=said[-1] if said else f"exit status {result.status}",
+            fix="give the user a shell there, or name another one in the inventory",
+        )
+    return found
 
 
 def look(
@@ -186,17 +221,19 @@ def wait_for_boot(session: Session, machine: Machine, timeout: float) -> None:
 
     Raises:
         HostUnreachableError: it is not back in ``timeout`` seconds.
+        HostRefusedError: it is back and does not let us in.
     """
     before = machine.facts.boot
     machine.release()
     end = time.monotonic() + timeout
     pause = threading.Event()
-    while time.monotonic() < end:
+    last: QaiclError = unreachable(machine.host, f"it has not come back within {timeout:g} s of its reboot")
+    while time.monotonic() < end and not session.closed:
         try:
             connection = session.open(machine.host)
             try:
                 found = read_facts(connection)
-                if found.boot and found.boot != before:
+                if found.boot != before:
                     machine.held = lock.acquire(connection)
                     machine.connection, machine.facts = connection, found
                     return
@@ -204,8 +241,11 @@ def wait_for_boot(session: Session, machine: Machine, timeout: float) -> None:
                 connection.close()
                 raise
             connection.close()
+        except WrongHostKeyError:
+            raise
+        except HostRefusedError as error:
+            last = error  # on its way down and up a machine lets nobody in but root (nologin)
         except HostUnreachableError:
-            pause.wait(0.3)  # still going down, or not up yet
-            continue
+            pass  # still going down, or not up yet
         pause.wait(0.3)
-    raise unreachable(machine.host, f"it has not come back within {timeout:g} s of its reboot")
+    raise last

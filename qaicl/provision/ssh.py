@@ -22,7 +22,7 @@ from typing import Self
 import fabric
 import paramiko
 
-from qaicl.errors import HostRefusedError, HostUnreachableError
+from qaicl.errors import HostRefusedError, HostUnreachableError, WrongHostKeyError
 from qaicl.provision.inventory import Host
 
 DEAD_AFTER = 20.0
@@ -92,10 +92,46 @@ def offered_host_key(host: Host, timeout: float) -> paramiko.PKey:
         transport.close()
 
 
+def _pinned_key(host: Host) -> paramiko.PKey:
+    if not host.host_key:
+        raise HostRefusedError(
+            f"no host key is pinned for {host.name}",
+            why="without it nobody knows which machine answers",
+            fix=f"put it into the inventory (ssh-keyscan -t ed25519 {host.ssh_address}), "
+            "or run at a terminal to confirm its fingerprint",
+        )
+    try:
+        key_type, data = host.host_key.split()
+        return paramiko.PKey.from_type_string(key_type, base64.b64decode(data))
+    except (ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        raise HostRefusedError(
+            f"the host key that is pinned for {host.name} is not a key",
+            why=str(error) or type(error).__name__,
+            fix=f"compare it with: ssh-keyscan -t ed25519 {host.ssh_address}",
+        ) from error
+
+
+def _own_key(host: Host) -> paramiko.PKey:
+    path = Path(host.key).expanduser()
+    if not path.is_file():
+        raise HostRefusedError(
+            f"there is no SSH key {path}", why=f"{host.name} names it", fix="correct 'key' in the inventory"
+        )
+    try:
+        return paramiko.PKey.from_path(path)
+    # TypeError is what cryptography raises for a key that is encrypted.
+    except (OSError, TypeError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
+        raise HostRefusedError(
+            f"the SSH key {path} cannot be used",
+            why=str(error) or type(error).__name__,
+            fix="name a private key without a passphrase (ssh-keygen -t ed25519) in the inventory's 'key'",
+        ) from error
+
+
 class Connection:
     """An authenticated connection on which commands run as root."""
 
-    def __init__(self, host: Host, client: paramiko.SSHClient, sudo_password: str | None) -> None:
+    def __init__(self, host: Host, client: paramiko.SSHClient, sudo_password: Callable[[], str | None]) -> None:
         self.host = host
         self._client = client
         self._prefix = ""
@@ -115,20 +151,7 @@ class Connection:
             HostUnreachableError: no answer in ``timeout`` seconds.
             HostRefusedError: another host key, our key refused, or no way to become root.
         """
-        if not host.host_key:
-            raise HostRefusedError(
-                f"no host key is pinned for {host.name}",
-                why="without it nobody knows which machine answers",
-                fix=f"put it into the inventory (ssh-keyscan -t ed25519 {host.ssh_address}), "
-                "or run at a terminal to confirm its fingerprint",
-            )
-        key_type, key_data = host.host_key.split()
-        pinned = paramiko.PKey.from_type_string(key_type, base64.b64decode(key_data))
-        key_file = Path(host.key).expanduser()
-        if not key_file.is_file():
-            raise HostRefusedError(
-                f"there is no SSH key {key_file}", why=f"{host.name} names it", fix="correct 'key' in the inventory"
-            )
+        pinned, own = _pinned_key(host), _own_key(host)
         sock = _open_socket(host, timeout)
         remote = fabric.Connection(
             host.ssh_address,
@@ -138,7 +161,7 @@ class Connection:
             config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
             forward_agent=False,
             connect_kwargs={
-                "key_filename": str(key_file),
+                "pkey": own,
                 "allow_agent": False,
                 "look_for_keys": False,
                 "sock": sock,
@@ -150,41 +173,47 @@ class Connection:
         )
         client = remote.client
         name = host.ssh_address if host.port == 22 else f"[{host.ssh_address}]:{host.port}"
-        client.get_host_keys().add(name, key_type, pinned)
+        client.get_host_keys().add(name, pinned.get_name(), pinned)
         # In place of fabric's own policy, which accepts any key.
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            cls._greet(remote, host, pinned)
+            transport = client.get_transport()
+            if transport is not None:
+                transport.set_keepalive(5)
+            return cls(host, client, sudo_password)
+        except BaseException:
+            client.close()
+            sock.close()
+            raise
+
+    @staticmethod
+    def _greet(remote: fabric.Connection, host: Host, pinned: paramiko.PKey) -> None:
         try:
             remote.open()
         except (paramiko.BadHostKeyException, paramiko.ssh_exception.IncompatiblePeer) as error:
             shown = (
                 f"it shows {fingerprint(error.key)}" if isinstance(error, paramiko.BadHostKeyException) else str(error)
             )
-            raise HostRefusedError(
+            raise WrongHostKeyError(
                 f"{host.name} shows another host key than the pinned one",
                 why=f"pinned is {fingerprint(pinned)}, {shown}; nothing was sent",
                 fix="find out why: a new installation, or someone in between; then correct 'host_key' in the inventory",
             ) from error
-        except (paramiko.PasswordRequiredException, paramiko.AuthenticationException) as error:
+        except paramiko.AuthenticationException as error:
             raise HostRefusedError(
-                f"{host.name} refuses the key {key_file} for user {host.user}",
+                f"{host.name} refuses the key {host.key} for user {host.user}",
                 why=str(error),
-                fix=f"put {key_file}.pub into ~{host.user}/.ssh/authorized_keys there",
+                fix=f"put {host.key}.pub into ~{host.user}/.ssh/authorized_keys there",
             ) from error
         except _LOST as error:
             raise unreachable(host, str(error) or type(error).__name__) from error
-        transport = client.get_transport()
-        if transport is not None:
-            transport.set_keepalive(5)
-        try:
-            return cls(host, client, sudo_password() if host.user != "root" else None)
-        except BaseException:
-            client.close()
-            raise
 
-    def _prepare_sudo(self, password: str | None) -> None:
+    def _prepare_sudo(self, ask: Callable[[], str | None]) -> None:
         if self._exec("sudo -k -n true", b"", 20.0).status == 0:
             self._prefix = "sudo -k -n "
             return
+        password = ask()
         if password is None:
             raise HostRefusedError(
                 f"{self.host.user} cannot become root on {self.host.name}",

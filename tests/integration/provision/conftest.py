@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,27 +31,29 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture
-def machines(tmp_path: Path, keys: Keys) -> Iterator[Callable[[str], Machine]]:
+def machines(keys: Keys) -> Iterator[Callable[[str], Machine]]:
     """Starts machines by name; each listens on a loopback address of its own."""
     if not CAN_PRETEND:
         pytest.skip("needs sshd (openssh-server), unshare and root")
-    tmp_path.chmod(0o755)  # op must come to its home
     started: list[Machine] = []
+    # Not in pytest's directory, which root alone may enter: a machine has users who are not root.
+    with tempfile.TemporaryDirectory(prefix="qaicl-machines-") as directory:
+        Path(directory).chmod(0o755)
 
-    def start(name: str) -> Machine:
-        address = f"127.0.0.{11 + len(started)}"
-        with socket.socket() as free:
-            free.bind((address, 0))
-            port = free.getsockname()[1]
-        machine = Machine(name, address, port, tmp_path / name, keys)
-        machine.prepare()
-        machine.start()
-        started.append(machine)
-        return machine
+        def start(name: str) -> Machine:
+            address = f"127.0.0.{11 + len(started)}"
+            with socket.socket() as free:
+                free.bind((address, 0))
+                port = free.getsockname()[1]
+            machine = Machine(name, address, port, Path(directory) / name, keys)
+            machine.prepare()
+            machine.start()
+            started.append(machine)
+            return machine
 
-    yield start
-    for machine in started:
-        machine.end()
+        yield start
+        for machine in started:
+            machine.end()
 
 
 @pytest.fixture

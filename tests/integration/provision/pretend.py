@@ -25,8 +25,8 @@ from qaicl.cli.main import run
 from qaicl.provision.inventory import Host
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-OPERATOR_ID = 4242
-"""User id of ``op``, who is not root."""
+PLAIN = 4242
+"""User id of those who are not root."""
 
 OS_RELEASE = "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n"
 
@@ -36,6 +36,21 @@ def _can_pretend() -> bool:
         return False
     return subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode == 0
 
+
+SUDO = """\
+echo "$*" >> {run}/sudo.log
+ask=no
+while :; do
+  case "$1" in -k | -n) shift ;; -S) ask=yes; shift ;; -p) shift 2 ;; *) break ;; esac
+done
+wanted=$(cat {run}/password)
+if [ -n "$wanted" ]; then
+  [ $ask = yes ] || {{ echo "sudo: a password is required" >&2; exit 1; }}
+  IFS= read -r given
+  [ "$given" = "$wanted" ] || {{ echo "sudo: 1 incorrect password attempt" >&2; exit 1; }}
+fi
+exec "$@"
+"""
 
 CAN_PRETEND = _can_pretend()
 
@@ -101,21 +116,37 @@ class Machine:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
 
+    def sudo(self, password: str) -> None:
+        """Put a sudo there that wants a password, and writes its arguments down; without one it wants none.
+
+        It reads like the real one: the first line of stdin is the password, the rest is the command's.
+        """
+        (self.root / "run/password").write_text(password)
+        self.fake("sudo", SUDO.format(run=self.root / "run"))
+
     @property
     def log(self) -> str:
         """What sshd said, at its most talkative."""
         return (self.root / "log").read_text(errors="replace")
 
     def prepare(self) -> None:
-        for folder in ("opt", "var/lib", "bin", "home/root", "home/op", "run"):
+        for folder in ("opt", "var/lib", "bin", "home/root", "home/op", "home/plain", "run"):
             (self.root / folder).mkdir(parents=True)
-        os.chown(self.root / "home/op", OPERATOR_ID, OPERATOR_ID)
+        (self.root / "run").chmod(0o777)
         (self.root / "os-release").write_text(OS_RELEASE)
-        (self.root / "passwd").write_text(
-            f"root:*:0:0::{self.root}/home/root:/bin/sh\nop:*:{OPERATOR_ID}:{OPERATOR_ID}::{self.root}/home/op:/bin/sh\n"
-            "nobody:*:65534:65534::/nonexistent:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
+        # op is root by another name, so that what stands for sudo below really gives it a root shell.
+        users = (
+            ("root", 0, "/bin/sh"),
+            ("op", 0, "/bin/sh"),
+            ("plain", PLAIN, "/bin/sh"),
+            ("mute", PLAIN, "/bin/false"),
         )
-        (self.root / "group").write_text(f"root:x:0:\nop:x:{OPERATOR_ID}:\nnogroup:x:65534:\n")
+        system = "nobody:*:65534:65534::/:/bin/sh\nsshd:*:100:65534::/run/sshd:/usr/sbin/nologin\n"
+        (self.root / "passwd").write_text(
+            "".join(f"{name}:*:{number}:{number}::{self.root}/home/{name}:{shell}\n" for name, number, shell in users)
+            + system
+        )
+        (self.root / "group").write_text(f"root:x:0:\nplain:x:{PLAIN}:\nnogroup:x:65534:\n")
         (self.root / "authorized").write_text(self.keys.public(self.keys.client))
         (self.root / "config").write_text(
             f"Port {self.port}\nListenAddress {self.address}\nHostKey {self.keys.host}\nStrictModes no\nUsePAM no\n"
@@ -141,7 +172,20 @@ class Machine:
 
     def start(self) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)
-        command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]
+        # A test run that is killed leaves no machine behind.
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]
         with (self.root / "log").open("wb") as log:
             self.process = subprocess.Popen([*command, "sh", str(self.root / "start")], stderr=log)
         while "Server listening" not in self.log:
