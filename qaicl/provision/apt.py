@@ -41,6 +41,9 @@ KEYRINGS = {
 COMPONENTS = ("main", "contrib", "non-free", "non-free-firmware", "restricted", "universe", "multiverse")
 """Components of Debian's and Ubuntu's archives; another vendor's source has other ones."""
 
+RETRIES = 2
+"""How often a file is asked for again."""
+
 _SOURCE = re.compile(r"^deb (?:\[(?P<options>[^\]]*)\] )?(?P<rest>\S+ \S.*)$")
 _WAY_TO_A_MIRROR = re.compile(r"^Acquire::(https?|Check-|ForceIPv)")
 
@@ -128,7 +131,7 @@ APT::Install-Recommends "false";
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
-Acquire::Retries "2";
+Acquire::Retries "{RETRIES}";
 Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
 """
@@ -219,6 +222,7 @@ _FIXES = {
     "No space left": "free some space, then run it again: what was fetched is kept",
     "enough free space": "free some space, then run it again: what was fetched is kept",
     "Could not get lock": "another run gathers packages here; wait for its end",
+    "does not have a Release file": "correct the address in package_sources, or the archive is not signed",
     "is not signed": "name the source's key in package_sources: deb [signed-by=KEYRING] …",
     "NO_PUBKEY": "name the source's key in package_sources: deb [signed-by=KEYRING] …",
     "Unable to locate package": "correct the name in the playbook, or add the source that has it to package_sources",
@@ -246,8 +250,10 @@ def _signed(line: str, target: Target) -> str:
 
 def _own_sources(target: Target) -> list[str]:
     """This machine's own sources of the target's release, without other vendors'."""
+    # Without their Release files the sources count as they are written, also where nothing was ever fetched.
+    words = ("indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)")
     listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+        ["apt-get", *words, "Created-By: Packages"],
         capture_output=True,
         text=True,
         errors="replace",
