@@ -40,6 +40,13 @@ def test_hosts_take_what_they_do_not_say_from_ssh(tmp_path: Path) -> None:
     assert found.playbook == "site"
 
 
+def test_packages_come_from_a_mirror_unless_it_says_otherwise(tmp_path: Path) -> None:
+    assert _load(tmp_path, GOOD).packages == "mirror"
+    lines = ["deb http://m.example/debian bookworm main contrib", "deb [signed-by=/k.gpg] http://m.example/ ./"]
+    found = _load(tmp_path, GOOD + "packages: bundle\npackage_sources:\n" + "".join(f"  - {line}\n" for line in lines))
+    assert (found.packages, found.package_sources) == ("bundle", tuple(lines))
+
+
 def test_the_example_is_valid(tmp_path: Path) -> None:
     assert len(_load(tmp_path, inventory.EXAMPLE).hosts) == 3
 
@@ -59,6 +66,8 @@ def test_the_example_is_valid(tmp_path: Path) -> None:
         ("hosts:", "hosts: [", 4, ""),
         ("cluster: demo", "cluster: Demo!", 1, "Demo!"),
         ("cluster: demo\n", "", 1, "cluster"),
+        ("cluster: demo", "cluster: demo\npackages: none", 2, "none"),
+        ("cluster: demo", "cluster: demo\npackage_sources:\n  - http://m.example", 3, "http://m.example"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:

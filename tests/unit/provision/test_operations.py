@@ -11,7 +11,7 @@ import pytest
 
 from qaicl.provision.facts import Facts
 from qaicl.provision.operations import OPERATIONS
-from qaicl.provision.operations.base import Change, Command, Found, Reboot, Situation
+from qaicl.provision.operations.base import BundleFile, Change, Command, Found, Install, Reboot, Situation
 
 CASES = sorted((Path(__file__).parent / "fixtures").glob("*.json"))
 
@@ -28,6 +28,9 @@ def _plain(change: Change | None) -> dict[str, Any] | None:
             actions.append(entry)
         elif isinstance(action, Reboot):
             actions.append({"reboot": action.timeout, "marker": action.marker})
+        elif isinstance(action, Install):
+            files = [f"{file.name} {file.sha256}" for file in action.files]
+            actions.append({"install": list(action.names), "from": files})
         else:
             actions.append({"upload": [file.name for file in action.files], "to": action.destination})
     return {
@@ -45,7 +48,8 @@ def _change(case: dict[str, Any]) -> Change | None:
     found = msgspec.convert(case.get("found", {}), dict[str, Found])
     assert {probe.key for probe in operation.probes(arguments)} == set(found), "the case answers what is asked"
     facts = msgspec.convert(case.get("facts", {}), Facts)
-    return operation.plan(arguments, Situation(facts, found, frozenset(case.get("touched", []))))
+    packages = msgspec.convert(case.get("packages", []), tuple[BundleFile, ...])
+    return operation.plan(arguments, Situation(facts, found, frozenset(case.get("touched", [])), packages))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
