@@ -24,7 +24,8 @@ from qaicl.errors import QaiclError
 from qaicl.models import ready
 from qaicl.oracle.sentiment import dataset
 from qaicl.oracle.sentiment.adapter import SHIPPED
-from qaicl.oracle.sentiment.model import AdapterModel, SentimentModel, score
+from qaicl.oracle.sentiment.model import AdapterModel
+from qaicl.oracle.sentiment.scoring import SentimentModel, score
 from qaicl.oracle.sentiment.service import BASE, model_of
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         if arguments.adapter or arguments.base:
             model = AdapterModel(arguments.base or ready(loaded, BASE), arguments.adapter or SHIPPED)
         else:
-            model = model_of(loaded)
+            model = model_of(loaded).model  # itself, not its kept answers
         examples = dataset.read(arguments.data) if arguments.data else dataset.headlines("heldout")
         started = time.perf_counter()
         scored = score(model, [example.text for example in examples])

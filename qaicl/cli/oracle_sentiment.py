@@ -52,7 +52,7 @@ def sentiment(
 
 def _texts(loaded: Settings, text: list[str] | None, source: Path | None, output: Format) -> None:
     from qaicl.oracle.sentiment.dataset import read_texts
-    from qaicl.oracle.sentiment.model import score
+    from qaicl.oracle.sentiment.scoring import score
     from qaicl.oracle.sentiment.service import model_of
 
     texts = text or read_texts(source or Path("-"))

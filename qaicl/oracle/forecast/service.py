@@ -11,6 +11,7 @@ import msgspec
 
 from qaicl.errors import TooLittleHistoryError, UsageError
 from qaicl.oracle.forecast.records import BacktestRecord, Direction, Forecast, Opinion
+from qaicl.oracle.kept import keep
 from qaicl.oracle.observations import INTERVALS
 from qaicl.oracle.snapshot import Snapshot
 
@@ -52,10 +53,7 @@ def forecast(snapshot: Snapshot, horizon: timedelta, *, cache: Path | None = Non
         return found
     made = _make(snapshot, horizon, past, backtest(past, SEED))
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(kept.name + ".partial")
-        partial.write_bytes(msgspec.json.encode(made))
-        partial.replace(kept)
+        keep(kept, msgspec.json.encode(made))
     return made
 
 

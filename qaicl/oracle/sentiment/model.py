@@ -1,73 +1,35 @@
-"""Scoring: texts to class probabilities, by the shipped adapter or by a classifier from the model store."""
+"""Texts to class probabilities, by the shipped adapter or by a classifier from the model store."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from qaicl.errors import DamagedFileError, ModelMissingError, UnsupportedModelError
-from qaicl.oracle.sentiment.adapter import SHIPPED, base_digest, load
-from qaicl.oracle.sentiment.dataset import LABELS, Label
-from qaicl.oracle.sentiment.network import Classifier, load_encoder, merge
-from qaicl.oracle.sentiment.text import clean
+from qaicl.oracle.sentiment.adapter import NAME, SHIPPED, base_digest, load
+from qaicl.oracle.sentiment.dataset import LABELS
+from qaicl.oracle.sentiment.network import Classifier, load_scoring_encoder, merge
+from qaicl.oracle.sentiment.scoring import Probabilities
 from qaicl.oracle.sentiment.tokens import Encoding
 from qaicl.oracle.sentiment.training import evaluate
-
-Probabilities = npt.NDArray[np.float64]
-"""Shape (texts, 3), columns in the order of `LABELS`, each row summing to one."""
-
-
-class Scored(msgspec.Struct, frozen=True):
-    """What the model says about one text."""
-
-    label: Label
-    score: float
-    """P(positive) - P(negative), -1 to 1."""
-    confidence: float
-    """Probability of the label; calibrated, see `training.calibrate`."""
-    probabilities: dict[Label, float]
-
-
-class SentimentModel(Protocol):
-    """Anything that gives class probabilities; texts are cleaned by the caller's `score`."""
-
-    @property
-    def name(self) -> str:
-        """Which model this is, for reports."""
-
-    @property
-    def version(self) -> str:
-        """Which weights, for reports."""
-
-    def probabilities(self, texts: Sequence[str]) -> Probabilities:
-        """Class probabilities of clean texts."""
 
 
 class AdapterModel:
     """The base encoder with an adapter merged into it."""
 
     def __init__(self, base: Path, adapter: Path = SHIPPED) -> None:
-        tensors, card = load(adapter)
-        if base_digest(base) != card.base:
-            raise UnsupportedModelError(
-                f"the sentiment adapter does not fit the model in {base}",
-                why=f"it was trained on weights with the digest {card.base}",
-                fix="pull all-minilm-l6-v2 again, or train an adapter: qaicl oracle train",
-            )
-        encoder, width = load_encoder(base)
+        tensors, card = load(adapter, base)
+        encoder, width = load_scoring_encoder(base)
         self._model = Classifier(encoder, width, len(LABELS))
         merge(self._model, tensors, card.alpha / card.rank)
         self._encoding = Encoding(base)
         self._temperature, self._bias = card.temperature, torch.tensor(card.bias, dtype=torch.float64)
-        self.name = "all-minilm-l6-v2 with the qaicl sentiment adapter"
+        self.name = NAME
         self.version = card.run
 
     def probabilities(self, texts: Sequence[str]) -> Probabilities:
@@ -128,20 +90,3 @@ class HubModel:
                 )
                 rows.append(self._model(**batch).logits.double().softmax(-1)[:, self._columns].numpy())
         return np.concatenate(rows)
-
-
-def score(model: SentimentModel, texts: Sequence[str]) -> list[Scored]:
-    """Clean and score untrusted texts; a text with nothing left after cleaning is neutral with confidence 0."""
-    cleaned = [clean(text) for text in texts]
-    known = [index for index, text in enumerate(cleaned) if text]
-    table = dict(zip(known, model.probabilities([cleaned[index] for index in known]), strict=True))
-    return [_scored(table[index]) if index in table else EMPTY for index in range(len(cleaned))]
-
-
-EMPTY = Scored("neutral", 0.0, 0.0, {"negative": 0.0, "positive": 0.0, "neutral": 0.0})
-
-
-def _scored(row: npt.NDArray[np.float64]) -> Scored:
-    best = int(row.argmax())
-    named: dict[Label, float] = {label: float(value) for label, value in zip(LABELS, row, strict=True)}
-    return Scored(LABELS[best], named["positive"] - named["negative"], float(row[best]), named)

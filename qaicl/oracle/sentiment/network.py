@@ -12,10 +12,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from qaicl.errors import ModelMissingError, UnsupportedModelError
+from qaicl.oracle.sentiment.encoder import Shape, load_bert
 
 ADAPTED = ("query", "key", "value", "dense")
 """The last name of every linear layer that gets an adapter: attention's four and the feed-forward network's two."""
@@ -90,6 +92,20 @@ def load_encoder(directory: Path) -> tuple[nn.Module, int]:
         logging.getLogger("transformers").setLevel(level)
     encoder.requires_grad_(False)
     return encoder, int(encoder.config.hidden_size)
+
+
+def load_scoring_encoder(directory: Path) -> tuple[nn.Module, int]:
+    """The same encoder for scoring alone: without ``transformers`` where it is a plain BERT.
+
+    Raises:
+        ModelMissingError, UnsupportedModelError: as in `load_encoder`.
+        DamagedFileError: the weights are broken.
+    """
+    try:
+        shape = msgspec.json.decode((directory / "config.json").read_bytes(), type=Shape)
+    except (OSError, msgspec.MsgspecError):
+        return load_encoder(directory)  # it says what is wrong
+    return (load_bert(directory, shape), shape.hidden_size) if shape.supported else load_encoder(directory)
 
 
 def adapt(encoder: nn.Module, rank: int, alpha: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from qaicl.oracle.sentiment.model import SentimentModel, score
+from qaicl.oracle.sentiment.scoring import SentimentModel, score
 
 WORDS = 3
 LONGEST = 40

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from qaicl.oracle.observations import Headline, HeadlineKind, utc
 from qaicl.oracle.sentiment.dataset import Label
-from qaicl.oracle.sentiment.model import Scored, SentimentModel, score
 from qaicl.oracle.sentiment.occlusion import WordEffect, moving_words
+from qaicl.oracle.sentiment.scoring import Scored, SentimentModel, score
 from qaicl.oracle.sentiment.stories import Story, stories
 from qaicl.settings import SentimentSettings
 

@@ -12,9 +12,10 @@ from qaicl.errors import DamagedFileError, ModelMissingError, UnsupportedModelEr
 from qaicl.oracle.observations import Headline
 from qaicl.oracle.sentiment import dataset
 from qaicl.oracle.sentiment.adapter import SHIPPED
-from qaicl.oracle.sentiment.model import AdapterModel, HubModel, score
+from qaicl.oracle.sentiment.model import AdapterModel, HubModel
 from qaicl.oracle.sentiment.occlusion import moving_words
 from qaicl.oracle.sentiment.report import summarise
+from qaicl.oracle.sentiment.scoring import score
 from qaicl.settings import SentimentSettings
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

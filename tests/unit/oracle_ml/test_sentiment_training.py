@@ -7,7 +7,8 @@ import torch
 from qaicl.errors import BadDatasetError, DamagedFileError, ModelMissingError, UnsupportedModelError
 from qaicl.oracle.sentiment import adapter, training
 from qaicl.oracle.sentiment.dataset import Example, headlines
-from qaicl.oracle.sentiment.model import AdapterModel, score
+from qaicl.oracle.sentiment.model import AdapterModel
+from qaicl.oracle.sentiment.scoring import score
 
 RECIPE = training.Recipe(seed=3, epochs=1, batch=8, rank=4, alpha=4.0)
 
