@@ -18,12 +18,13 @@ def _secrets(home: Path) -> set[str]:
     """Every secret that the operator's side made: passwords and the secret halves of key pairs."""
     found: set[str] = set()
     for path in home.rglob("*"):
-        if not path.is_file() or "data" in path.relative_to(home).parts[:1] or path.stat().st_mode & 0o077:
+        folders = path.relative_to(home).parts[:-1]
+        if not path.is_file() or "data" in folders[:1] or path.stat().st_mode & 0o077:
             continue
         text = path.read_text(errors="replace")
         if path.suffix == ".key_secret":
             found.update(re.findall(r'secret-key\s*=\s*"([^"]+)"', text))
-        elif "secret" in str(path.parent) and len(text.strip()) >= 16:
+        elif any("secret" in folder for folder in folders) and len(text.strip()) >= 16:
             found.add(text.strip())
     return found
 

@@ -77,11 +77,14 @@ def test_a_file_changed_by_hand_is_shown_and_repaired(cluster: Operator) -> None
     path = "/var/lib/qaicl/config/contexts/default/config.toml"
     before = cluster.lab.ssh("vm2", f"cat {path}").stdout
     cluster.lab.ssh("vm2", f"echo '# changed by hand' >> {path}")
-    plan = cluster.plan().expect(3)
-    assert "-# changed by hand" in plan.stdout
-    changed = [line for line in plan.stdout.splitlines() if line.lstrip().startswith(("+", "-")) and "/" not in line]
-    assert [line.strip() for line in changed] == ["-# changed by hand"]
-    assert "qaicl/settings" in plan.stdout
+    hosts = json.loads(cluster.plan("-o", "json").expect(3).stdout)["hosts"]
+    changes = {host["name"]: host["changes"] for host in hosts if host["changes"]}
+    assert set(changes) == {"vm2"}
+    (diff,) = [change["diff"] for change in changes["vm2"] if change["diff"]]
+    lines = [line for line in diff.splitlines() if line.startswith(("+", "-")) and path not in line]
+    assert lines == ["-# changed by hand"]
+    # The daemons read it anew, and nothing else happens.
+    assert {change["operation"] for change in changes["vm2"]} <= {"template", "service", "wait_for"}
     run = cluster.apply().expect(0)
     assert {event["host"] for event in run.events if event["kind"] == "step-done"} == {"vm2"}
     assert cluster.lab.ssh("vm2", f"cat {path}").stdout == before

@@ -34,7 +34,8 @@ def remove(groups: list[Path]) -> None:
     for group in groups:
         if not group.is_dir():
             continue
-        wait_until(partial(_emptied, group), f"{group}: all processes gone")
+        # A process that waits for a slow disk dies only when the disk has answered.
+        wait_until(partial(_emptied, group), f"{group}: all processes gone", timeout=120.0)
         for directory, _, _ in os.walk(group, topdown=False):
             Path(directory).rmdir()
         for above in (group.parent, group.parent.parent):
