@@ -244,6 +244,7 @@ def status(ctx: typer.Context, file: Inventory = DEFAULT, limit: Limit = None, o
         emit_json(rows)
         return
     from rich.table import Table
+    from rich.text import Text
 
     from qaicl.cli.output import console
 
@@ -252,7 +253,7 @@ def status(ctx: typer.Context, file: Inventory = DEFAULT, limit: Limit = None, o
         reachable = "yes" if row["reachable"] else f"no: {row['why']}"
         state = f"{row['last_state']} {row['last_step']} {row['last_text']}".strip()
         cells = (row["host"], row["address"], reachable, row["release"], row["locked_by"], row["last_run"], state)
-        table.add_row(*(str(cell) for cell in cells))
+        table.add_row(*(Text(str(cell)) for cell in cells))
     console().print(table)
 
 
@@ -284,13 +285,16 @@ def bundle(
     ] = False,
     check: Annotated[bool, typer.Option("--verify", help="Read every file again and compare its sha256.")] = False,
     wheel: Wheel = None,
+    playbooks: Directory = None,
     output: Output = Format.text,
 ) -> None:
     """Gather on this machine what the others will install; they need no internet for it."""
     from qaicl.provision import bundle as bundling
     from qaicl.provision import package_bundle
 
-    sources = _provisioning(ctx, file, _silent, wheel).gather_ahead(release, python, machine, refresh=refresh)
+    sources = _provisioning(ctx, file, _silent, wheel, playbooks).gather_ahead(
+        release, python, machine, refresh=refresh
+    )
     if check:
         bundling.verify(sources.bundle)
         package_bundle.verify(sources.packages)

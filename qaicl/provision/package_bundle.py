@@ -79,8 +79,8 @@ def ensure(
         manifest = None
     beside = set(manifest.beside) if manifest else set()
     if manifest is not None and not refresh:
-        covered = set(names) <= set(manifest.names) and _together(installed, manifest.built_from) <= beside
-        if covered and _complete(place, manifest):
+        more = _together(installed, manifest.built_from, (file.name for file in manifest.files))
+        if set(names) <= set(manifest.names) and more <= beside and _complete(place, manifest):
             return PackageBundle(place, manifest)
     try:
         apt = PrivateApt(directory / "apt", target, sources)
@@ -88,7 +88,8 @@ def ensure(
         while True:
             wanted = {*names, *apt.available(beside)}
             packages = apt.resolve(wanted)
-            more = _together(installed, {package.source for package in packages})
+            built_from = {package.source for package in packages}
+            more = _together(installed, built_from, (package.name for package in packages))
             if more <= beside:
                 break
             beside |= more
@@ -106,9 +107,10 @@ def ensure(
     return PackageBundle(place, manifest)
 
 
-def _together(installed: Mapping[str, str], built_from: Collection[str]) -> set[str]:
-    """What is installed of the same source packages."""
-    return {name for name, source in installed.items() if source in built_from}
+def _together(installed: Mapping[str, str], built_from: Collection[str], files: Iterable[str]) -> set[str]:
+    """What is installed that is of the same source packages and not among the files."""
+    there = {file.partition("_")[0] for file in files}
+    return {name for name, source in installed.items() if source in built_from and name not in there}
 
 
 def _place(
