@@ -52,7 +52,7 @@ def installed(connection: Connection) -> dict[str, str]:
     """What a machine has: package → source package."""
     shown = connection.run("dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${source:Package}\\n'", timeout=60.0)
     rows = [line.split() for line in shown.text.splitlines()]
-    return {row[1]: row[2] for row in rows if len(row) == 3 and row[0] == "ii"}
+    return {row[1]: row[2] for row in rows if len(row) == 3 and row[0][1:] == "i"}
 
 
 def _words() -> dict[str, str]:

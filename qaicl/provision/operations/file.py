@@ -63,6 +63,8 @@ def plan_file(args: Args, now: PathState) -> Change | None:
         return Change(f"{args.path} has another owner or mode", (Command(script),), undo, metadata, (args.path,))
     if args.secret:
         diff = f"{args.path}: secret content, not shown"
+    elif now.kind == "file" and len(now.content) != now.size:
+        diff = f"{args.path}: {now.size} bytes now, too many to show"
     else:
         diff = unified(now.text if now.kind == "file" else "", args.content, args.path)
     reason = f"{args.path} differs" if now.kind else f"{args.path} is missing"

@@ -67,6 +67,7 @@ def plan(args: Args, situation: Situation) -> Change | None:
         "systemctl enable nftables >/dev/null 2>&1\n"
         f'live=$(nft -n -s list table inet {table} | sha256sum | cut -c1-64); echo "{digest}:$live" > {LIVE}'
     )
+    whole = len(now.content) == now.size
     restore = (
         (write_command(PATH, now.content, now.mode, now.owner, now.group), Command(f"nft -f {PATH}; rm -f {LIVE}"))
         if now.kind == "file"
@@ -75,7 +76,7 @@ def plan(args: Args, situation: Situation) -> Change | None:
     return Change(
         " and ".join(reasons),
         (write_command(PATH, content, "0644", "root", "root"), load),
-        restore,
+        restore if whole else None,
         unified(now.text if now.kind == "file" else "", args.content, PATH),
         (PATH,),
     )

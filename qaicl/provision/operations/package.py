@@ -45,7 +45,8 @@ def plan(args: Args, situation: Situation) -> Change | None:
     installed: dict[str, str] = {}
     for line in situation.found[f"packages:{','.join(args.names)}"].stdout.splitlines():
         name, status, *version = line.split()
-        if status.startswith("ii"):
+        # The first letter is only what is wanted of it, such as "h" for one on hold.
+        if status[1:] == "i":
             installed[name] = version[0] if version else ""
     if args.absent:
         present = [name for name in args.names if name in installed]

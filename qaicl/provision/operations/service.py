@@ -36,14 +36,16 @@ def plan(args: Args, situation: Situation) -> Change | None:
     lines = situation.found[f"service:{args.name}:{','.join(args.restart_after)}"].stdout.splitlines()
     state = dict(line.split("=", 1) for line in lines if "=" in line and not line[0].isdigit())
     active = state.get("ActiveState") in ("active", "activating", "reloading")
-    enabled = state.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "alias")
+    # A static unit or an alias is neither: what starts it is said elsewhere, and systemctl changes nothing about it.
+    neither = state.get("UnitFileState") in ("static", "alias")
+    enabled = state.get("UnitFileState") in ("enabled", "enabled-runtime")
     name = quote(args.name)
     reasons: list[str] = []
     script: list[str] = []
     undo: list[str] = []
     if state.get("NeedDaemonReload") == "yes" or any(item.startswith("/etc/systemd/") for item in situation.touched):
         script.append("systemctl daemon-reload")
-    if args.enabled != enabled:
+    if args.enabled != enabled and not neither:
         reasons.append("does not start at boot" if args.enabled else "starts at boot")
         script.append(f"systemctl {'enable' if args.enabled else 'disable'} {name}")
         undo.append(f"systemctl {'disable' if args.enabled else 'enable'} {name}")

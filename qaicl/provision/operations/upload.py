@@ -48,8 +48,9 @@ def plan(args: Args, situation: Situation) -> Change | None:
     middle = lines.index("=")
     recorded = {}
     for line in lines[:middle]:
-        sha256, size, mtime, name = line.split(" ", 3)
-        recorded[name] = (sha256, size, mtime)
+        fields = line.split(" ", 3)
+        if len(fields) == 4:  # another line was cut short: its file counts as unverified
+            recorded[fields[3]] = (fields[0], fields[1], fields[2])
     present = {}
     for line in lines[middle + 1 :]:
         size, mtime, name = line.split(" ", 2)

@@ -22,7 +22,8 @@ def probes(args: Args) -> tuple[Probe, ...]:
     return (
         Probe(
             f"venv:{args.path}",
-            f"cat {quote(args.path)}/.complete 2>/dev/null || echo -; "
+            # Always a line of its own: a power cut can leave the marker there and empty.
+            f'echo "$(cat {quote(args.path)}/.complete 2>/dev/null || echo -)"; '
             f"{f'readlink {quote(args.link)} || echo -' if args.link else 'echo'}",
         ),
     )
