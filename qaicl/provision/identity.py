@@ -55,8 +55,11 @@ class Keyring:
     directory: Path
 
     def ensure(self, names: list[str]) -> None:
-        """Make the pairs that are missing; present ones stay."""
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Make the pairs that are missing; present ones stay.
+
+        Raises:
+            WireError: the directory cannot be written to.
+        """
         for name in names:
             if not self.secret_path(name).exists() or not self.public_path(name).exists():
                 make_keypair(self.directory, name)

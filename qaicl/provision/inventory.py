@@ -6,6 +6,8 @@ complaint names the line. Secrets are only ever referred to (``file:PATH``, ``en
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
@@ -94,15 +96,15 @@ class _Document:
         self.lines: dict[tuple[str | int, ...], int] = {}
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
+            if node is None:
+                raise self.error_at(1, "the file is empty")
+            self._loader = yaml.SafeLoader("")
+            self.data = self._convert(node, ())
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise self.error_at(line, error.problem or "not YAML") from error
         except yaml.YAMLError as error:
             raise self.error_at(1, str(error).splitlines()[0]) from error
-        if node is None:
-            raise self.error_at(1, "the file is empty")
-        self._loader = yaml.SafeLoader("")
-        self.data = self._convert(node, ())
 
     def error_at(self, line: int, why: str) -> InventoryError:
         return InventoryError(
@@ -128,7 +130,10 @@ class _Document:
             return result
         if isinstance(node, yaml.SequenceNode):
             return [self._convert(item, (*where, index)) for index, item in enumerate(node.value)]
-        return self._loader.construct_object(node, deep=True)
+        try:
+            return self._loader.construct_object(node, deep=True)
+        except ValueError as error:  # a date that there is not
+            raise self.error_at(node.start_mark.line + 1, str(error)) from error
 
 
 def _reason(error: jsonschema.ValidationError) -> str:
@@ -160,6 +165,17 @@ def load(path: Path) -> Inventory:
     return _build(document)
 
 
+def _is_public_key(text: str) -> bool:
+    kind, data = text.split()
+    try:
+        blob = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        return False
+    # The data begins with its kind once more (RFC 4253, 6.6), and more follows.
+    end = 4 + int.from_bytes(blob[:4])
+    return blob[4:end] == kind.encode() and len(blob) > end
+
+
 def _build(document: _Document) -> Inventory:
     data = cast(dict[str, Any], document.data)
     try:
@@ -178,6 +194,10 @@ def _build(document: _Document) -> Inventory:
             raise document.error((*where, "address"), f"{address} is not in the network {network}")
         if any(other.address == str(address) for other in hosts):
             raise document.error((*where, "address"), f"{address} belongs to another host already")
+        host_key = " ".join(entry.get("host_key", "").split()[:2])
+        if host_key and not _is_public_key(host_key):
+            why = f"{host_key} is not a public key; copy it whole from: ssh-keyscan -t ed25519 {address}"
+            raise document.error((*where, "host_key"), why)
         hosts.append(
             Host(
                 name=name,
@@ -186,7 +206,7 @@ def _build(document: _Document) -> Inventory:
                 port=entry.get("port", ssh.get("port", 22)),
                 user=entry.get("user", ssh.get("user", "root")),
                 key=entry.get("key", ssh.get("key", "~/.ssh/id_ed25519")),
-                host_key=" ".join(entry.get("host_key", "").split()[:2]),
+                host_key=host_key,
                 roles=tuple(entry["roles"]),
                 labels=entry.get("labels", {}),
             )

@@ -61,9 +61,12 @@ class Journal:
             undo=undo,
             seconds=seconds,
         )
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, msgspec.json.encode(entry) + b"\n")
+            size = os.fstat(descriptor).st_size
+            # A line that a kill cut short must not take this one with it.
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" * torn + msgspec.json.encode(entry) + b"\n")
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

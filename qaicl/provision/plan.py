@@ -176,7 +176,7 @@ def _action_bytes(action: Action) -> bytes:
         index = [file.sha256 for file in action.files if file.name == PACKAGE_INDEX]
         return f"install\0{' '.join(action.names)}\0{' '.join(index)}".encode()
     listing = " ".join(f"{file.name}:{file.sha256}" for file in action.files)
-    return f"upload\0{action.destination}\0{listing}".encode()
+    return f"upload\0{action.destination}\0{action.owner}:{action.group}\0{listing}".encode()
 
 
 def saved_host(plan: HostPlan, redact: Callable[[str], str]) -> SavedHost:

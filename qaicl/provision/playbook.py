@@ -26,6 +26,9 @@ from qaicl.provision.inventory import Host
 from qaicl.provision.operations import OPERATIONS
 from qaicl.provision.operations.base import Operation
 
+_WRONG = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What a template raises that names what is not there, or does with a value what cannot be done."""
+
 _EXPRESSION = re.compile(r"\A\{\{((?:(?!\}\}).)*)\}\}\Z", re.DOTALL)
 
 
@@ -106,7 +109,7 @@ class Playbooks:
         except OSError as error:
             there = ", ".join(sorted(found.stem for found in self.directory.glob("*.yaml")))
             raise PlaybookError(f"there is no playbook '{name}'", why=f"{self.directory} has {there}") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise PlaybookError(f"{path} is not YAML", why=" ".join(str(error).split())) from error
         for problem in self._validator.iter_errors(data):
             where = "/".join(str(part) for part in problem.absolute_path)
@@ -159,12 +162,15 @@ class Playbooks:
         roles = entry.get("roles", data.get("roles"))
         if roles is not None and not any(host.has(role) for role in roles):
             return [Skipped(step_id, book, entry["name"], f"not for a host that is {', '.join(host.roles)}", tags)]
-        for condition in (data.get("when"), entry.get("when")):
+        for asked in (data, entry):
+            condition = asked.get("when")
             if condition is not None and not self._evaluate(condition, variables, step_id):
-                reason = entry.get("otherwise") or data.get("otherwise") or f"not so: {condition}"
+                reason = asked.get("otherwise") or f"not so: {condition}"
                 return [Skipped(step_id, book, entry["name"], reason, tags)]
         (operation,) = [OPERATIONS[key] for key in entry if key in OPERATIONS]
         items = self._render(entry["each"], variables, step_id) if "each" in entry else [None]
+        if not isinstance(items, list | tuple):
+            raise PlaybookError(f"the step {step_id} is wrong", why=f"each: {items!r} is not a list")
         steps: list[Step | Skipped] = []
         for item in items:
             scope = variables if item is None else {**variables, "item": item}
@@ -181,7 +187,7 @@ class Playbooks:
         if name := values.get("template"):
             try:
                 values["content"] = self._environment.get_template(name).render(variables)
-            except jinja2.TemplateError as error:
+            except _WRONG as error:
                 raise PlaybookError(
                     f"the template {name} of step {step_id} is wrong", why=f"{type(error).__name__}: {error}"
                 ) from error
@@ -196,7 +202,7 @@ class Playbooks:
             if isinstance(value, jinja2.Undefined):
                 str(value)  # raises with the missing name
             return value
-        except jinja2.TemplateError as error:
+        except _WRONG as error:
             raise PlaybookError(
                 f"the step {step_id} is wrong", why=f"in '{expression.strip()}': {error}", fix="see docs/provision.md"
             ) from error
@@ -212,7 +218,7 @@ class Playbooks:
             return self._evaluate(match.group(1), variables, step_id)
         try:
             return self._environment.from_string(value).render(variables)
-        except jinja2.TemplateError as error:
+        except _WRONG as error:
             raise PlaybookError(f"the step {step_id} is wrong", why=f"in '{value[:60].strip()}': {error}") from error
 
 

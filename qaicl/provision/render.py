@@ -55,7 +55,8 @@ def live() -> Iterator[Listener]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.fields[host]}"), BarColumn(20), TextColumn("{task.description}"))
+    name, doing = TextColumn("{task.fields[host]}", markup=False), TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), name, BarColumn(20), doing)
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
@@ -100,10 +101,12 @@ def check_table(findings: Iterable[Finding]) -> None:
     """The checks as a table, with a fix below each failure."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("machine", "check", "", "found", box=None)
     marks = {True: "ok", False: "FAILED", None: "skipped"}
     for finding in findings:
         found = finding.found + (f"\n  do: {finding.fix}" if finding.fix else "")
-        table.add_row(finding.host, finding.check, marks[finding.ok], found)
+        # Texts, so that brackets in what a machine said are not taken for markup.
+        table.add_row(*(Text(cell) for cell in (finding.host, finding.check, marks[finding.ok], found)))
     Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(table)

@@ -115,5 +115,5 @@ class SecretStore:
                     f"the secret '{name}' can be read by others", why=f"the mode of {path}", fix=f"chmod 600 {path}"
                 )
             return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise SecretError(f"the secret '{name}' cannot be read", why=str(error), fix=f"create {path}") from error

@@ -9,10 +9,12 @@ import pytest
 from qaicl.errors import InventoryError
 from qaicl.provision import inventory
 
-GOOD = """\
+KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIO8B0SFkYSIkhrS0V2XmCOgmbPGlJHqEvYkPp0HHvTqG"
+
+GOOD = f"""\
 cluster: demo
 network: 10.0.0.0/24
-ssh: {user: admin, key: /k}
+ssh: {{user: admin, key: /k}}
 hosts:
   a:
     address: 10.0.0.10
@@ -20,7 +22,7 @@ hosts:
   b:
     address: 10.0.0.20
     port: 2222
-    host_key: ssh-ed25519 AAAA comment
+    host_key: ssh-ed25519 {KEY} comment
     roles: [standby, node]
 """
 
@@ -35,7 +37,7 @@ def test_hosts_take_what_they_do_not_say_from_ssh(tmp_path: Path) -> None:
     found = _load(tmp_path, GOOD)
     first, second = found.hosts
     assert (first.user, first.key, first.port, first.host_key) == ("admin", "/k", 22, "")
-    assert (second.port, second.host_key) == (2222, "ssh-ed25519 AAAA")
+    assert (second.port, second.host_key) == (2222, f"ssh-ed25519 {KEY}")
     assert [host.name for host in found.with_role("orchestrator")] == ["a", "b"]
     assert found.playbook == "site"
 
@@ -85,6 +87,15 @@ def test_a_secret_in_clear_is_refused_and_not_repeated(tmp_path: Path) -> None:
     assert "line 14" in caught.value.why
     assert "by reference" in caught.value.why
     assert "hunter22" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"- a\n", b"cluster: \x00\n"])
+def test_what_is_no_inventory_at_all_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InventoryError) as caught:
+        inventory.load(path)
+    assert str(path) in str(caught.value)
 
 
 def test_missing_file_says_what_to_run(tmp_path: Path) -> None:

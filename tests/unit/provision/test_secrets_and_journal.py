@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qaicl.errors import SecretError
+from qaicl.errors import ProvisionError, SecretError
 from qaicl.provision import journal
 from qaicl.provision.secrets import SecretStore
 
@@ -44,6 +44,37 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:
         SecretStore({"x": f"file:{file}"}, tmp_path).get("x")
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+def test_a_secret_file_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "s"
+    if content is None:
+        path.mkdir(mode=0o700)
+    else:
+        path.write_bytes(content)
+        path.chmod(0o600)
+    with pytest.raises(SecretError, match="cannot be read"):
+        SecretStore({"x": f"file:{path}"}, tmp_path).get("x")
+
+
+def test_a_secret_is_asked_for_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+    store = SecretStore({"x": "prompt"}, tmp_path, ask=lambda name: asked.append(name) or "typed")  # type: ignore[func-returns-value]
+    assert [store.get("x"), store.get("x")] == ["typed", "typed"]
+    assert asked == ["x"]
+
+
+def test_a_secret_within_another_is_taken_out_whole(tmp_path: Path) -> None:
+    store = SecretStore({"a": "env:A", "b": "env:B"}, tmp_path, environ={"A": "pass", "B": "password"})
+    store.get("a"), store.get("b")
+    assert store.redact("a password and a pass") == "a <secret b> and a <secret a>"
+
+
+def test_a_secret_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "made").write_text("in the way")
+    with pytest.raises(ProvisionError, match="cannot write"):
+        SecretStore({}, tmp_path / "made").get("redis")
+
+
 def test_the_journal_tells_where_a_killed_run_stood(tmp_path: Path) -> None:
     first = journal.Journal(tmp_path, "a", "run-1")
     first.write("run-started")
@@ -59,4 +90,6 @@ def test_the_journal_tells_where_a_killed_run_stood(tmp_path: Path) -> None:
     entries = journal.read(tmp_path, "a")
     assert len(entries) == 6
     assert journal.interrupted_at(entries) == "base/y"
+    journal.Journal(tmp_path, "a", "run-3").write("run-started")  # what was torn takes no later line with it
+    assert [entry.run for entry in journal.last_run(journal.read(tmp_path, "a"))] == ["run-3"]
     assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o600
