@@ -11,7 +11,7 @@ from qaicl.errors import HostUnreachableError, ProvisionError, QaiclError, StepF
 from qaicl.provision.events import Events
 from qaicl.provision.install import install
 from qaicl.provision.journal import Journal
-from qaicl.provision.lock import STEP_GUARD
+from qaicl.provision.lock import guarded
 from qaicl.provision.operations.base import Action, Command, Install, Reboot, quote
 from qaicl.provision.plan import HostPlan, PlannedStep, change_digest
 from qaicl.provision.playbook import Step
@@ -90,7 +90,7 @@ def take_back(
             stays.append(f"{step.id} (irreversible)")
             continue
         for command in change.undo:
-            result = machine.connection.run(STEP_GUARD + command.script, stdin=command.stdin, timeout=command.timeout)
+            result = machine.connection.run(guarded(command.script), stdin=command.stdin, timeout=command.timeout)
             if result.status != 0:
                 stays.append(f"{step.id} ({redact((result.error_text or result.text).strip()[-200:])})")
                 break
@@ -140,23 +140,26 @@ class _Worker:
             self._events("step-failed", host, step=step.id, name=step.name, text=str(error), seconds=seconds, ok=False)
             self._journal.write("failed", step.id, text=self._redact(str(error)), seconds=seconds)
             if done and change.undo and not isinstance(error, HostUnreachableError):
-                self._take_back(step, change.undo)
+                self._take_back(entry)
             raise
         seconds = time.monotonic() - begun
         self.done.append(entry)
         self._journal.write("done", step.id, digest=digest, seconds=seconds)
         self._events("step-done", host, step=step.id, name=step.name, text=change.reason, seconds=seconds, ok=True)
 
-    def _take_back(self, step: Step, undo: Iterable[Command]) -> None:
+    def _take_back(self, entry: PlannedStep) -> None:
         """A step of several commands that failed in the middle is not left half done."""
-        for command in undo:
-            self._machine.connection.run(command.script, stdin=command.stdin, timeout=command.timeout)
-        self._journal.write("undone", step.id)
+        try:
+            stays = take_back(self._machine, [entry], self._journal, self._redact)
+        except HostUnreachableError as error:
+            stays = [error.why]  # what the step itself said matters more than that the machine went meanwhile
+        for what in stays:
+            self._journal.write("failed", entry.step.id, text=f"not taken back: {self._redact(what)}")
 
     def _act(self, action: Action, step: Step) -> None:
         machine = self._machine
         if isinstance(action, Command):
-            result = machine.connection.run(STEP_GUARD + action.script, stdin=action.stdin, timeout=action.timeout)
+            result = machine.connection.run(guarded(action.script), stdin=action.stdin, timeout=action.timeout)
             if result.status != 0:
                 raise self._failure(step, result.status, result.error_text or result.text)
         elif isinstance(action, Reboot):

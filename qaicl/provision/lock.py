@@ -37,6 +37,11 @@ STEP_GUARD = f"exec 9>>{STATE}/step; flock -w 1800 9 || {{ echo 'an earlier step
 """Before each command: one that a killed controller left running comes to its end first."""
 
 
+def guarded(script: str) -> str:
+    """A step's script behind the guard. What it leaves running in the background does not keep the guard."""
+    return f"{STEP_GUARD}(\n{script}\n) 9>&-\n"
+
+
 class Holder(msgspec.Struct, frozen=True):
     """Who holds a lock; ``since`` in seconds since 1970."""
 

@@ -78,10 +78,16 @@ def _send(connection: Connection, file: BundleFile, progress: Progress) -> None:
 def _place(connection: Connection, upload: Upload) -> None:
     destination = quote(upload.destination)
     checks = "".join(f"{file.sha256}  {file.sha256}\n" for file in upload.files)
+    # Files with the same content arrive once: the last one is moved, the others are copies.
+    last = {file.sha256: file.name for file in upload.files}
     moves = "\n".join(
-        f"install -d -o {quote(upload.owner)} -g {quote(upload.group)} $(dirname {destination}/{quote(file.name)})\n"
+        f'install -d -o {quote(upload.owner)} -g {quote(upload.group)} "$(dirname {destination}/{quote(file.name)})"\n'
         f"chown {quote(upload.owner)}:{quote(upload.group)} {file.sha256}; chmod 0644 {file.sha256}\n"
-        f"mv -fT {file.sha256} {destination}/{quote(file.name)}"
+        + (
+            f"mv -fT {file.sha256} {destination}/{quote(file.name)}"
+            if last[file.sha256] == file.name
+            else f"cp -p {file.sha256} copy; mv -fT copy {destination}/{quote(file.name)}"
+        )
         for file in upload.files
     )
     kept = "\n".join(

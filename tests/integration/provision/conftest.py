@@ -15,10 +15,11 @@ from packaging.specifiers import SpecifierSet
 
 from qaicl.models import manifest
 from qaicl.provision import bundle
+from qaicl.provision.secrets import SecretStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pretend import CAN_PRETEND, Keys, Machine, Operator, Prepared, write_wheel
+from pretend import CAN_PRETEND, Keys, Machine, Operator, Prepared, Run, write_wheel
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +61,16 @@ def machines(keys: Keys) -> Iterator[Callable[[str], Machine]]:
 def machine(machines: Callable[[str], Machine]) -> Machine:
     """One machine."""
     return machines("a")
+
+
+@pytest.fixture
+def carry_out(tmp_path: Path, machine: Machine) -> Iterator[Run]:
+    """Carries steps out on one machine."""
+    secrets = SecretStore({"password": "env:P"}, tmp_path / "secrets", environ={"P": "hunter22"})
+    secrets.get("password")
+    run = Run(tmp_path / "journals", [machine], secrets)
+    yield run
+    run.session.close()
 
 
 @pytest.fixture(scope="session")

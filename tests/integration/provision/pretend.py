@@ -13,16 +13,24 @@ import subprocess
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from qaicl.cli.main import run
+from qaicl.provision import apply, journal, plan
+from qaicl.provision.apply import Outcome
+from qaicl.provision.events import Event, Events
 from qaicl.provision.inventory import Host
+from qaicl.provision.operations import OPERATIONS
+from qaicl.provision.playbook import Step
+from qaicl.provision.secrets import SecretStore
+from qaicl.provision.session import Session
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
 PLAIN = 4242
@@ -130,7 +138,7 @@ class Machine:
         return (self.root / "log").read_text(errors="replace")
 
     def prepare(self) -> None:
-        for folder in ("opt", "var/lib", "bin", "home/root", "home/op", "home/plain", "run"):
+        for folder in ("opt", "var/lib", "units", "bin", "home/root", "home/op", "home/plain", "run"):
             (self.root / folder).mkdir(parents=True)
         (self.root / "run").chmod(0o777)
         (self.root / "os-release").write_text(OS_RELEASE)
@@ -162,12 +170,13 @@ class Machine:
                 for here, there in (
                     ("opt", "/opt"),
                     ("var/lib", "/var/lib"),
+                    ("units", "/etc/systemd/system"),
                     ("os-release", os.path.realpath("/etc/os-release")),
                     ("passwd", "/etc/passwd"),
                     ("group", "/etc/group"),
                 )
             )
-            + f"exec {self.root}/systemd -D -e -f {self.root}/config\n"
+            + f"exec {self.root}/systemd -D -E {self.root}/log -f {self.root}/config\n"
         )
 
     def start(self) -> None:
@@ -186,8 +195,8 @@ class Machine:
             "--propagation",
             "private",
         ]
-        with (self.root / "log").open("wb") as log:
-            self.process = subprocess.Popen([*command, "sh", str(self.root / "start")], stderr=log)
+        (self.root / "log").write_text("")
+        self.process = subprocess.Popen([*command, "sh", str(self.root / "start")])
         while "Server listening" not in self.log:
             assert self.process.poll() is None, self.log
             time.sleep(0.005)
@@ -229,6 +238,37 @@ class Machine:
             thread.join(10)
         if self.process is not None and self.process.poll() is None:
             self.stop()
+
+
+class Run:
+    """Steps carried out on machines as ``apply`` does it, without playbooks, bundle and command line."""
+
+    def __init__(self, journals: Path, machines: Sequence[Machine], secrets: SecretStore) -> None:
+        self.journals = journals
+        self.events: list[Event] = []
+        self.session = Session(secrets, Events(self.events.append, secrets.redact), 5.0)
+        self.session.connect([machine.host for machine in machines])
+        self.session.lock()
+        self._secrets = secrets
+
+    def __call__(self, *steps: dict[str, Any]) -> list[Outcome]:
+        """Each step is one operation with its arguments; the outcome of every machine."""
+        made = []
+        for number, entry in enumerate(steps):
+            ((name, arguments),) = entry.items()
+            operation = OPERATIONS[name]
+            arguments = msgspec.convert(arguments, operation.arguments)
+            made.append(Step(f"s/{number}", "s", f"Step {number}", "", operation, arguments, ()))
+        script, keys = plan.probe_script(plan.step_probes(made))
+        plans = []
+        for machine in self.session.machines:
+            found = plan.parse_probes(machine.connection.run(script).text, keys)
+            plans.append(plan.plan_host(machine.host.name, machine.facts, made, found))
+        return apply.run(self.session, plans, self.journals, "run", self._secrets.redact)
+
+    def journal(self, host: str = "a") -> list[tuple[str, str, str]]:
+        """State, step and text of every entry."""
+        return [(entry.state, entry.step, entry.text) for entry in journal.read(self.journals, host)]
 
 
 # --- the operator's side -----------------------------------------------------------------------------
