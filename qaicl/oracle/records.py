@@ -1,4 +1,4 @@
-"""What the oracle said, kept: reports as they were given out, forecasts with the outcome that came later."""
+"""What the oracle said, kept: forecasts, with the outcome that came later."""
 
 from __future__ import annotations
 
@@ -10,19 +10,7 @@ import msgspec
 from sqlalchemy import select
 
 from qaicl.oracle.store import Store, upsert
-from qaicl.oracle.tables import forecasts, reports
-
-
-class ReportRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A report as it was given out; ``id`` is the digest of its body."""
-
-    id: str
-    asset: str
-    kind: str
-    """``report``, ``risk``, ``sentiment``."""
-    created_at: datetime
-    body: str
-    """JSON."""
+from qaicl.oracle.tables import forecasts
 
 
 class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,13 +18,18 @@ class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     asset: str
     model: str
-    """Method and version."""
+    """Name and version: a new version begins a new record."""
     made_at: datetime
+    """Close of the last bar that it knew."""
     target_at: datetime
+    written_at: datetime
+    """When it was written down; before ``target_at``."""
     direction: Literal["up", "down", "flat"]
     probability: float
     """Of the price being higher at ``target_at`` than at ``made_at``, 0 to 1."""
     price: float
+    source: str
+    """Whose bars it was made of; the outcome is read from the same ones."""
     target_price: float | None = None
     low: float | None = None
     high: float | None = None
@@ -45,22 +38,10 @@ class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Records:
-    """Reports and forecasts in the store."""
+    """The forecasts in the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-
-    def save_report(self, report: ReportRecord) -> None:
-        """Keep a report; saving it twice changes nothing."""
-        with self._store.writing() as connection:
-            upsert(connection, reports, [msgspec.structs.asdict(report)], ())
-
-    def reports(self, asset: str, kind: str, *, limit: int = 20) -> list[ReportRecord]:
-        """The newest reports on an asset, newest first."""
-        mine = select(reports).where(reports.c.asset == asset, reports.c.kind == kind)
-        with self._store.reading() as connection:
-            rows = connection.execute(mine.order_by(reports.c.created_at.desc()).limit(limit)).mappings()
-            return [ReportRecord(**row) for row in rows]
 
     def save_forecasts(self, made: Sequence[ForecastRecord]) -> int:
         """Keep forecasts; one that stands already is never overwritten. Returns how many were new."""
@@ -84,15 +65,14 @@ class Records:
                 .values(outcome_price=outcome_price, resolved_at=now)
             )
 
-    def resolved(self, asset: str, model: str, start: datetime, end: datetime) -> list[ForecastRecord]:
-        """Forecasts with their outcome, made in that time, oldest first."""
+    def made(self, asset: str, model: str, start: datetime, end: datetime) -> list[ForecastRecord]:
+        """Forecasts made and written down with ``start <= made_at`` and ``written_at <= end``, oldest first."""
         query = select(forecasts).where(
             forecasts.c.asset == asset,
             forecasts.c.model == model,
             forecasts.c.made_at >= start,
-            forecasts.c.made_at < end,
-            forecasts.c.resolved_at.is_not(None),
+            forecasts.c.written_at <= end,
         )
         with self._store.reading() as connection:
-            rows = connection.execute(query.order_by(forecasts.c.made_at)).mappings()
+            rows = connection.execute(query.order_by(forecasts.c.made_at, forecasts.c.target_at)).mappings()
             return [ForecastRecord(**row) for row in rows]

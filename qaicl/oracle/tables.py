@@ -183,17 +183,6 @@ validators = Table(
     Column("stored_at", UtcDateTime, nullable=False),
 )
 
-reports = Table(
-    "reports",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("asset", String(64), nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("body", Text, nullable=False),
-    Index("reports_asset", "asset", "kind", "created_at"),
-)
-
 forecasts = Table(
     "forecasts",
     metadata,
@@ -202,6 +191,8 @@ forecasts = Table(
     Column("model", String(128), primary_key=True),
     Column("made_at", UtcDateTime, primary_key=True),
     Column("target_at", UtcDateTime, primary_key=True),
+    Column("source", String(64), nullable=False),
+    Column("written_at", UtcDateTime, nullable=False),
     Column("direction", String(8), nullable=False),
     Column("probability", Float, nullable=False),
     Column("price", Float, nullable=False),

@@ -28,6 +28,7 @@ from qaicl.oracle.risk.factors import Group
 from qaicl.oracle.risk.inputs import assess_snapshot, market
 from qaicl.oracle.sentiment.report import SentimentReport
 from qaicl.oracle.snapshot import Snapshot
+from qaicl.oracle.track_record import LiveRecord
 from qaicl.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def build(
     forecast: Forecaster,
     has_network: bool,
     alert_from: float,
+    live: LiveRecord | None = None,
     cluster: Mapping[str, float] | None = None,
     timings: Timings | None = None,
 ) -> Report:
@@ -79,6 +81,7 @@ def build(
         forecast: forecasts a snapshot over a horizon.
         has_network: the asset has a network whose figures belong in the report.
         alert_from: the risk score that raises an alert.
+        live: the forecasts' true record at the snapshot's moment; None: none was kept.
         cluster: risk factors measured on a cluster, see :func:`~qaicl.oracle.risk.inputs.assess_snapshot`.
         timings: filled with the seconds of each part.
 
@@ -86,6 +89,7 @@ def build(
         QaiclError: only where the snapshot's own data are broken; an absent part is no error.
     """
     timings = timings or Timings()
+    live = live or LiveRecord()
     absent: dict[str, Absent] = {}
     with timings.part("indicators"):
         table = indicators.frame(snapshot.candles)
@@ -132,7 +136,8 @@ def build(
         anomalies=tuple(reversed(found)),
         sources=snapshot.sources,
         methods=methods,
-        inputs=_digest(snapshot, horizon, methods),
+        inputs=_digest(snapshot, horizon, methods, live),
+        live=live,
         absent=absent,
     )
 
@@ -231,8 +236,8 @@ def _trend(candles: pd.DataFrame, bar: timedelta) -> Iterator[RiskPoint]:
         yield RiskPoint(past.index[-1].to_pydatetime(), points)
 
 
-def _digest(snapshot: Snapshot, horizon: timedelta, methods: Mapping[str, str]) -> str:
-    """SHA-256 over the hashes of all replies, the moment, the horizon and the methods."""
+def _digest(snapshot: Snapshot, horizon: timedelta, methods: Mapping[str, str], live: LiveRecord) -> str:
+    """SHA-256 over the hashes of all replies, the moment, the horizon, the methods and the forecasts' record."""
     candles = snapshot.candles
     material = {
         "asset": snapshot.asset,
@@ -243,6 +248,7 @@ def _digest(snapshot: Snapshot, horizon: timedelta, methods: Mapping[str, str]) 
         "headlines": [headline.key for headline in snapshot.headlines],
         "network": [stats.sha256 for stats in snapshot.network],
         "methods": dict(methods),
+        "live": live,
     }
     return hashlib.sha256(msgspec.json.encode(material, order="deterministic")).hexdigest()
 
@@ -254,6 +260,7 @@ def build_report(
     generated_at: datetime,
     settings: Settings,
     has_network: bool,
+    live: LiveRecord | None = None,
     cluster: Mapping[str, float] | None = None,
     timings: Timings | None = None,
 ) -> Report:
@@ -277,6 +284,7 @@ def build_report(
         forecast=outlook,
         has_network=has_network,
         alert_from=settings.values.alerts.risk_from,
+        live=live,
         cluster=cluster,
         timings=timings,
     )

@@ -11,6 +11,7 @@ from qaicl.oracle.forecast.records import Forecast
 from qaicl.oracle.observations import Figure, SourceHealth, State
 from qaicl.oracle.risk.assessment import RiskAssessment
 from qaicl.oracle.sentiment.report import SentimentReport
+from qaicl.oracle.track_record import LiveRecord
 
 NOT_ADVICE = "This report describes data and models. It is not advice to buy or sell anything."
 
@@ -97,6 +98,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of everything the report was made from: equal digests, equal reports."""
     disclaimer: str = NOT_ADVICE
     narrative: Narrative | None = None
+    live: LiveRecord = LiveRecord()
+    """How the forecasts that were written down for this horizon have done."""
     absent: dict[str, Absent] = {}
     """``sentiment``, ``forecast``, ``narrative`` → why it is None; a narrative nobody asked for is not named."""
 

@@ -13,6 +13,7 @@ from qaicl.oracle.opening import known_asset, open_store
 from qaicl.oracle.report.builder import Timings, build_report
 from qaicl.oracle.report.document import Report
 from qaicl.oracle.snapshot import Snapshot
+from qaicl.oracle.track_record import live_record
 from qaicl.settings import Settings
 
 
@@ -47,12 +48,14 @@ def make_report(
     with timings.part("store"), open_store(settings, recorded=recorded) as store:
         name = known_asset(settings, store, asset)
         snapshot = Snapshot.load(store, name, now=None if recorded else clock, settings=settings.values.oracle)
+        live = live_record(store, name, horizon, snapshot.now)
     return build_report(
         snapshot,
         horizon,
         generated_at=clock,
         settings=settings,
         has_network=has_network(settings, name),
+        live=live,
         cluster=cluster,
         timings=timings,
     )

@@ -28,7 +28,7 @@ from qaicl.oracle.observations import (
     Stored,
     Validator,
 )
-from qaicl.oracle.records import ForecastRecord, Records, ReportRecord
+from qaicl.oracle.records import ForecastRecord, Records
 from qaicl.oracle.snapshot import Snapshot
 from qaicl.oracle.store import Store
 from qaicl.settings import OracleSettings, Paths
@@ -196,7 +196,15 @@ def test_retention_forgets_only_what_is_older(store: Store) -> None:
 def test_forecasts_are_written_before_and_resolved_once(store: Store) -> None:
     records = Records(store)
     made = ForecastRecord(
-        asset="qubic", model="m 1", made_at=NOW - HOUR, target_at=NOW, direction="up", probability=0.6, price=1.0
+        asset="qubic",
+        model="m 1",
+        made_at=NOW - HOUR,
+        target_at=NOW,
+        written_at=NOW - HOUR / 2,
+        direction="up",
+        probability=0.6,
+        price=1.0,
+        source="mexc",
     )
     assert records.save_forecasts([made]) == 1
     assert records.save_forecasts([msgspec.structs.replace(made, probability=0.99)]) == 0
@@ -204,17 +212,9 @@ def test_forecasts_are_written_before_and_resolved_once(store: Store) -> None:
     (open_one,) = records.open_forecasts(NOW)
     records.resolve(open_one, 1.2, NOW)
     records.resolve(open_one, 9.9, NOW)
-    (done,) = records.resolved("qubic", "m 1", NOW - 2 * HOUR, NOW)
+    (done,) = records.made("qubic", "m 1", NOW - 2 * HOUR, NOW)
     assert (done.probability, done.outcome_price) == (0.6, 1.2)
-
-
-def test_reports_are_kept_newest_first(store: Store) -> None:
-    records = Records(store)
-    for hour in range(3):
-        record = ReportRecord(id=f"{hour}", asset="qubic", kind="risk", created_at=NOW + hour * HOUR, body="{}")
-        records.save_report(record)
-        records.save_report(record)
-    assert [r.id for r in records.reports("qubic", "risk", limit=2)] == ["2", "1"]
+    assert records.made("qubic", "m 1", NOW - 2 * HOUR, NOW - HOUR) == [], "not written down by then"
 
 
 def test_a_snapshot_gathers_everything_and_flags_what_lacks(store: Store) -> None:
