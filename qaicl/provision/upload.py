@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import paramiko
+
 from qaicl.errors import BundleError, StepFailedError
 from qaicl.provision.operations.base import STATE, BundleFile, Upload, quote
 from qaicl.provision.ssh import Connection, unreachable
@@ -63,9 +65,10 @@ def _send(connection: Connection, file: BundleFile, progress: Progress) -> None:
                 remote.write(chunk)
                 sent += len(chunk)
                 progress(file.name, sent, file.size)
+        _check_taken(sftp, target, file)
     except FileNotFoundError as error:
         raise BundleError(f"{file.source} is gone", why=str(error), fix="run: qaicl provision bundle") from error
-    except OSError as error:
+    except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError) as error:
         if connection.alive:
             raise StepFailedError(
                 f"{connection.host.name} did not take {file.name}",
@@ -75,28 +78,38 @@ def _send(connection: Connection, file: BundleFile, progress: Progress) -> None:
         raise unreachable(connection.host, f"the connection broke while {file.name} was sent: {error}") from error
 
 
+def _check_taken(sftp: paramiko.SFTPClient, target: str, file: BundleFile) -> None:
+    """Writes are not waited for one by one, and paramiko does not tell of those that the disk did not take.
+
+    Raises:
+        OSError: some were not. What arrived is removed, for something is missing in the middle of it.
+    """
+    taken = sftp.stat(target).st_size
+    if taken != file.size:
+        sftp.remove(target)
+        raise OSError(f"{taken} of {file.size} bytes arrived")
+
+
 def _place(connection: Connection, upload: Upload) -> None:
     destination = quote(upload.destination)
     checks = "".join(f"{file.sha256}  {file.sha256}\n" for file in upload.files)
     # Files with the same content arrive once: the last one is moved, the others are copies.
     last = {file.sha256: file.name for file in upload.files}
     moves = "\n".join(
-        f'install -d -o {quote(upload.owner)} -g {quote(upload.group)} "$(dirname {destination}/{quote(file.name)})"\n'
+        f'p={destination}/{quote(file.name)}; d=$(dirname "$p"); t="$d/.qaicl.{file.sha256[:16]}"\n'
+        f'install -d -o {quote(upload.owner)} -g {quote(upload.group)} "$d"\n'
         f"chown {quote(upload.owner)}:{quote(upload.group)} {file.sha256}; chmod 0644 {file.sha256}\n"
-        + (
-            f"mv -fT {file.sha256} {destination}/{quote(file.name)}"
-            if last[file.sha256] == file.name
-            else f"cp -p {file.sha256} copy; mv -fT copy {destination}/{quote(file.name)}"
-        )
+        # By a name beside it, so that it appears whole also where the staging directory is on another disk.
+        f'{"mv -fT" if last[file.sha256] == file.name else "cp -pT"} {file.sha256} "$t"; mv -fT "$t" "$p"'
         for file in upload.files
     )
     kept = "\n".join(
-        f"[ -f {destination}/{quote(file.name)} ] && printf '%s %s\\n' {file.sha256} "
-        f"\"$(cd {destination}; find {quote('./' + file.name)} -printf '%s %T@ %P{file.name}')\""
+        f'p={destination}/{quote(file.name)}; [ -f "$p" ] && '
+        f"printf '%s %s %s\\n' {file.sha256} \"$(find \"$p\" -printf '%s %T@')\" {quote(file.name)}"
         for file in upload.all_files
     )
     script = (
-        f"set -e; umask 022; cd {STAGING}\n"
+        f"set -e; umask 022; cd {STAGING}; t=; trap 'rm -f \"$t\"' EXIT\n"
         # Checked before anything is moved, so that a damaged file never lies in its place.
         f"bad=$(printf '%s' {quote(checks)} | sha256sum -c 2>/dev/null | sed -n 's/: FAILED.*//p')\n"
         '[ -z "$bad" ] || { echo "$bad" >&2; rm -f $bad; exit 65; }\n'
