@@ -74,12 +74,22 @@ def report(
             made = narrate(made, lambda prompt: ask_text(loaded, prompt), loaded.values.cluster.model, language.value)
     with measured.part("render"):
         _write(made, rendering, language, file)
-    if narrated and made.narrative is None:
-        say(f"warning: {made.absent['narrative'].why}")
-    for note in made.notes:
-        say(f"warning: {note.subject} {note.state}: {note.reason}")
+    _warn(made, language)
     if timings:
         say(", ".join(f"{part} {seconds:.2f} s" for part, seconds in measured.seconds.items()))
+
+
+def _warn(made: Report, language: Tongue) -> None:
+    """What is wrong with the data, and why a narrative that was asked for is not there."""
+    from qaicl.i18n import translator
+    from qaicl.oracle.report import wording
+
+    t = translator(language.value)
+    warning = t("warning") + t(": ")
+    if "narrative" in made.absent:
+        say(warning + t.filled(made.absent["narrative"].why))
+    for note in made.notes:
+        say(f"{warning}{wording.subject(note.subject, t)} {t(note.state)}{t(': ')}{t.filled(note.reason)}")
 
 
 def _write(made: Report, rendering: Rendering, language: Tongue, file: Path | None) -> None:

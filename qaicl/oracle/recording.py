@@ -150,16 +150,20 @@ def _network() -> Iterable[NetworkStats]:
 
 def _prices() -> Iterable[Observation]:
     for stats in _network():
-        for metric, value in (("price", stats.price), ("market_cap", stats.market_cap)):
+        for metric, kind, unit, value in (
+            ("price", Kind.price, "USD", stats.price),
+            ("market_cap", Kind.price, "USD", stats.market_cap),
+            ("circulating_supply", Kind.supply, "", stats.circulating_supply),
+        ):
             yield Observation(
                 source=REPLY,
-                kind=Kind.price,
+                kind=kind,
                 asset=stats.asset,
                 metric=metric,
                 observed_at=stats.observed_at,
                 fetched_at=RECORDED_AT,
                 sha256=stats.sha256,
                 value=value,
-                unit="USD",
+                unit=unit,
                 recorded=True,
             )

@@ -169,7 +169,9 @@ def _flags(
 ) -> list[Flag]:
     flags: list[Flag] = []
     if store.recorded:
-        flags.append(Flag("recorded", State.stale, f"recorded data as of {now.isoformat()}, not the present market"))
+        flags.append(
+            Flag("recorded", State.stale, f"recorded data as of {now:%Y-%m-%d %H:%M} UTC, not the present market")
+        )
     if price.state is not State.fresh:
         flags.append(Flag("price", price.state, "; ".join(price.reasons)))
     if fear_greed.state is not State.fresh:

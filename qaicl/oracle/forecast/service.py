@@ -43,7 +43,11 @@ def forecast(snapshot: Snapshot, horizon: timedelta, *, cache: Path | None = Non
         )
     if snapshot.candles.empty:
         raise TooLittleHistoryError(
-            f"no candles of {snapshot.asset}", why="none are stored", fix="run: qaicl oracle collect"
+            f"no candles of {snapshot.asset}",
+            why="the records that ship with qaicl hold none" if snapshot.recorded else "none are stored",
+            fix="run: qaicl oracle collect, then the report without --recorded"
+            if snapshot.recorded
+            else "run: qaicl oracle collect",
         )
     from qaicl.oracle.forecast.backtest import backtest, history
 

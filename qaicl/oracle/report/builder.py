@@ -89,7 +89,7 @@ def build(
         QaiclError: only where the snapshot's own data are broken; an absent part is no error.
     """
     timings = timings or Timings()
-    live = live or LiveRecord()
+    live = live or LiveRecord(recorded=snapshot.recorded)
     absent: dict[str, Absent] = {}
     with timings.part("indicators"):
         table = indicators.frame(snapshot.candles)

@@ -62,7 +62,8 @@ def _price(report: Report, bars: Bars, t: Translate) -> str:
     for anomaly in sorted(report.anomalies, key=lambda one: list(Severity).index(one.severity)):
         if anomaly.series in ("price", "joint") and anomaly.at >= times[0]:
             slot = min(bisect_left(times, anomaly.at), len(times) - 1)
-            tip = f"{t(anomaly.severity)} · {moment(anomaly.at)} · {', '.join(t(reason) for reason in anomaly.reasons)}"
+            why = t(", ").join(map(t.filled, anomaly.reasons))
+            tip = f"{t(anomaly.severity)} · {moment(anomaly.at)} · {why}"
             plot.dot(slot + 0.5, close[slot], f"odd {LEVEL_TONE[anomaly.severity]}", tip, 4.5)
     return plot.svg()
 

@@ -16,6 +16,7 @@ from qaicl.oracle.observations import State
 from qaicl.oracle.report import wording
 from qaicl.oracle.report.document import Report
 from qaicl.oracle.report.drawing import charts
+from qaicl.oracle.report.live import live_text
 
 
 @cache
@@ -50,6 +51,7 @@ def render_html(report: Report, language: Language = "en") -> str:
         charts={name: Markup(svg) for name, svg in charts(report, t).items()},
         sentiment=report.sentiment,
         forecast=report.forecast,
+        live=live_text(report.live, t),
         narrative=report.narrative,
         narrative_absent=report.absent.get("narrative"),
         age=lambda seconds: wording.age(seconds, t),
@@ -59,6 +61,11 @@ def render_html(report: Report, language: Language = "en") -> str:
         state_tone=wording.STATE_TONE,
         level_tone=wording.LEVEL_TONE,
         missing=State.missing,
+        absence=lambda part: wording.absence(part, t),
+        listed=lambda names: wording.listed(names, t),
+        subject=lambda name: wording.subject(name, t),
+        no_bars=wording.no_bars(report, t),
+        no_posts=wording.NO_POSTS,
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from qaicl.i18n import Language, translator
 from qaicl.oracle.report import wording
 from qaicl.oracle.report.document import Absent, Report
-from qaicl.oracle.report.wording import NONE, Translate, moment, number, percent, signed, with_unit
+from qaicl.oracle.report.live import live_text
+from qaicl.oracle.report.wording import Translate, moment, number, percent, signed, with_unit
 
 
 def render_markdown(report: Report, language: Language = "en") -> str:
@@ -27,7 +28,7 @@ def render_markdown(report: Report, language: Language = "en") -> str:
 
 
 def _head(report: Report, t: Translate) -> Iterator[str]:
-    yield f"# {t('Market report')}: {_text(report.asset)}"
+    yield f"# {t('Market report')}{t(': ')}{_text(report.asset)}"
     yield ""
     if report.recorded:
         warning = t(
@@ -49,10 +50,11 @@ def _figures(report: Report, t: Translate) -> Iterator[str]:
         (
             t(wording.FIGURE_NAMES[figure.name]),
             with_unit(figure.value, figure.unit),
-            ", ".join(figure.sources) or NONE,
+            wording.listed(figure.sources, t),
             moment(figure.observed_at),
             wording.age(figure.age, t),
-            t(figure.state) + (f" ({'; '.join(figure.reasons)})" if figure.reasons and figure.sources else ""),
+            t(figure.state)
+            + (f" ({t('; ').join(map(t.filled, figure.reasons))})" if figure.reasons and figure.sources else ""),
         )
         for figure in report.figures
     ]
@@ -60,15 +62,17 @@ def _figures(report: Report, t: Translate) -> Iterator[str]:
 
 
 def _indicators(report: Report, t: Translate) -> Iterator[str]:
-    if report.readings:
-        yield from _title(t("Indicators"))
+    yield from _title(t("Indicators"))
+    if not report.readings:
+        yield wording.no_bars(report, t)
+    else:
         rows = [(t(r.name), with_unit(r.value, r.unit), t(r.says)) for r in report.readings]
         yield from _table([t("Indicator"), t("Value"), t("Reading")], rows)
 
 
 def _risk(report: Report, t: Translate) -> Iterator[str]:
     risk = report.risk
-    yield from _title(f"{t('Risk')}: {risk.score:.0f} / 100, {t(risk.level)}")
+    yield from _title(f"{t('Risk')}{t(': ')}{risk.score:.0f} / 100{t(', ')}{t(risk.level)}")
     rows = [
         (
             t(factor.label),
@@ -92,13 +96,15 @@ def _forecast(report: Report, t: Translate) -> Iterator[str]:
         yield _absent(report.absent["forecast"], t)
         return
     record = forecast.record
-    yield f"**{t(forecast.verdict)}**: {_text(record.reason)}"
+    yield f"**{t(forecast.verdict)}**{t(': ')}{_text(t.filled(record.reason))}"
     yield ""
-    yield f"- {t('Direction')}: {t(forecast.direction)}, {t('probability')} {percent(forecast.probability)}"
-    yield f"- {t('Target')}: {number(forecast.target, 5)} {forecast.quote} ({moment(forecast.until)})"
-    yield f"- {t('80 % interval')}: {number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote}"
+    likely = f"{t('probability')} {percent(forecast.probability)}"
+    yield f"- {t('Direction')}{t(': ')}{t(forecast.direction)}{t(', ')}{likely}"
+    yield f"- {t('Target')}{t(': ')}{number(forecast.target, 5)} {forecast.quote} ({moment(forecast.until)})"
+    yield f"- {t('80 % interval')}{t(': ')}{number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote}"
     brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
     yield f"- {brier}"
+    yield f"- {t('Live record')}{t(': ')}{live_text(report.live, t)}"
     yield ""
     rows = [(t("ensemble"), percent(record.accuracy.value, 1), "")]
     for baseline in record.baselines:
@@ -114,12 +120,15 @@ def _sentiment(report: Report, t: Translate) -> Iterator[str]:
     if sentiment is None:
         yield _absent(report.absent["sentiment"], t)
         return
-    yield f"**{t(sentiment.label)}** {signed(sentiment.score)}, {t('confidence')} {percent(sentiment.confidence)}"
+    sure = f"{t('confidence')} {percent(sentiment.confidence)}"
+    yield f"**{t(sentiment.label)}** {signed(sentiment.score)}{t(', ')}{sure}"
     yield ""
-    rows = [(f.title, f.outlet, moment(f.published_at), signed(f.contribution, 3)) for f in sentiment.factors]
+    rows = [(f.title, t(f.outlet), moment(f.published_at), signed(f.contribution, 3)) for f in sentiment.factors]
     if rows:
         yield from _table([t("What moved it"), t("Outlet"), t("Published"), t("Effect")], rows)
     yield ""
+    if not sentiment.counts.social:
+        yield t(wording.NO_POSTS)
     yield t("Sentiment describes coverage. It has shown no power to predict prices and is not used as a forecast.")
 
 
@@ -131,7 +140,7 @@ def _anomalies(report: Report, t: Translate) -> Iterator[str]:
             t(wording.SERIES_NAMES[anomaly.series]),
             number(anomaly.value),
             t(anomaly.severity),
-            ", ".join(t(reason) for reason in anomaly.reasons),
+            t(", ").join(t.filled(reason) for reason in anomaly.reasons),
         )
         for anomaly in report.anomalies
     ]
@@ -143,9 +152,10 @@ def _anomalies(report: Report, t: Translate) -> Iterator[str]:
 
 def _notes(report: Report, t: Translate) -> Iterator[str]:
     yield from _title(t("Data notes"))
-    yield from (f"- **{t(note.state)}** {note.subject}: {_text(note.reason)}" for note in report.notes)
-    yield from (f"- {t(part)}: {method}" for part, method in report.methods.items())
-    yield f"- {t('Inputs (SHA-256)')}: `{report.inputs}`"
+    for note in report.notes:
+        yield f"- **{t(note.state)}** {_text(wording.subject(note.subject, t))}{t(': ')}{_text(t.filled(note.reason))}"
+    yield from (f"- {t(part)}{t(': ')}{t.filled(method)}" for part, method in report.methods.items())
+    yield f"- {t('Inputs (SHA-256)')}{t(': ')}`{report.inputs}`"
     yield f"- {t('generated')} {moment(report.generated_at)}"
     yield ""
     yield f"*{t(report.disclaimer)}*"
@@ -156,7 +166,7 @@ def _title(text: str) -> tuple[str, str, str]:
 
 
 def _absent(part: Absent, t: Translate) -> str:
-    return f"{t('Not available')}: {_text(part.why)} {_text(part.fix)}".rstrip()
+    return _text(wording.absence(part, t))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

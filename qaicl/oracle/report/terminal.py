@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from qaicl.i18n import Language, translator
 from qaicl.oracle.report import wording
 from qaicl.oracle.report.document import Absent, Report
+from qaicl.oracle.report.live import live_text
 from qaicl.oracle.report.wording import (
     LEVEL_TONE,
-    NONE,
     STATE_TONE,
     Translate,
     moment,
@@ -78,6 +78,8 @@ def _parts(report: Report, t: Translate) -> Iterator[RenderableType]:
         for reading in report.readings:
             table.add_row(t(reading.name), with_unit(reading.value, reading.unit), t(reading.says))
         yield table
+    else:
+        yield Text(f"{t('Indicators')}{t(': ')}{wording.no_bars(report, t)}", style="dim")
     yield from _risk(report, t)
     yield from _forecast(report, t)
     yield from _sentiment(report, t)
@@ -91,7 +93,7 @@ def _figures(report: Report, t: Translate) -> Table:
         table.add_row(
             t(wording.FIGURE_NAMES[figure.name]),
             with_unit(figure.value, figure.unit),
-            ", ".join(figure.sources) or NONE,
+            wording.listed(figure.sources, t),
             moment(figure.observed_at),
             wording.age(figure.age, t),
             _grade(t(figure.state), STATE_TONE[figure.state]),
@@ -140,10 +142,10 @@ def _forecast(report: Report, t: Translate) -> Iterator[RenderableType]:
         return
     record = forecast.record
     yield Text.assemble(
-        _grade(t(forecast.verdict), "good" if forecast.verdict == "EDGE" else "warn"), f"  {record.reason}"
+        _grade(t(forecast.verdict), "good" if forecast.verdict == "EDGE" else "warn"), f"  {t.filled(record.reason)}"
     )
     yield Text(
-        f"{t(forecast.direction)}, {t('probability')} {percent(forecast.probability)} · "
+        f"{t(forecast.direction)}{t(', ')}{t('probability')} {percent(forecast.probability)} · "
         f"{t('80 % interval')} {number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote} · "
         f"{moment(forecast.until)}"
     )
@@ -156,6 +158,7 @@ def _forecast(report: Report, t: Translate) -> Iterator[RenderableType]:
     yield table
     brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
     yield Text(brier, style="dim")
+    yield Text(f"{t('Live record')}{t(': ')}{live_text(report.live, t)}", style="dim")
 
 
 def _sentiment(report: Report, t: Translate) -> Iterator[RenderableType]:
@@ -173,10 +176,12 @@ def _sentiment(report: Report, t: Translate) -> Iterator[RenderableType]:
         f"  {signed(sentiment.score)}  {t('confidence')} {percent(sentiment.confidence)}  ",
         (sparkline([point.score for point in sentiment.series]), "cyan"),
     )
+    if not sentiment.counts.social:
+        yield Text(t(wording.NO_POSTS), style="dim")
     if sentiment.factors:
         table = _table(t("What moved it"), t("Outlet"), t("Published"), t("Effect"))
         for factor in sentiment.factors:
-            row = (factor.title, factor.outlet, moment(factor.published_at), signed(factor.contribution, 3))
+            row = (factor.title, t(factor.outlet), moment(factor.published_at), signed(factor.contribution, 3))
             table.add_row(*(Text(_plain(cell)) for cell in row))
         yield table
 
@@ -195,7 +200,7 @@ def _anomalies(report: Report, t: Translate) -> Iterator[RenderableType]:
             t(wording.SERIES_NAMES[anomaly.series]),
             number(anomaly.value),
             _grade(t(anomaly.severity), LEVEL_TONE[anomaly.severity]),
-            ", ".join(t(reason) for reason in anomaly.reasons),
+            t(", ").join(t.filled(reason) for reason in anomaly.reasons),
         )
     yield table
 
@@ -205,8 +210,12 @@ def _notes(report: Report, t: Translate) -> Iterator[RenderableType]:
 
     yield Text(f"\n{t('Data notes')}", style="bold")
     for note in report.notes:
-        yield Text.assemble(_grade(t(note.state), STATE_TONE[note.state]), f"  {note.subject}: {_plain(note.reason)}")
-    methods = " · ".join(f"{t(part)}: {method}" for part, method in report.methods.items())
+        yield Text.assemble(
+            _grade(t(note.state), STATE_TONE[note.state]),
+            f"  {wording.subject(note.subject, t)}{t(': ')}",
+            _plain(t.filled(note.reason)),
+        )
+    methods = " · ".join(f"{t(part)}{t(': ')}{t.filled(method)}" for part, method in report.methods.items())
     yield Text(f"{methods}\n{t('Inputs (SHA-256)')} {report.inputs}", style="dim")
     yield Text(t(report.disclaimer), style="italic")
 
@@ -229,7 +238,7 @@ def _grade(text: str, tone: str) -> Text:
 def _absent(part: Absent, t: Translate) -> Text:
     from rich.text import Text
 
-    return Text(_plain(f"{t('Not available')}: {part.why} {part.fix}"), style="dim")
+    return Text(_plain(wording.absence(part, t)), style="dim")
 
 
 def _plain(text: str) -> str:

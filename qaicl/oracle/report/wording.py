@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime
 
+from qaicl.i18n import Translator
 from qaicl.oracle.observations import State
+from qaicl.oracle.report.document import Absent, Report
 
-Translate = Callable[..., str]
+Translate = Translator
 
 STEPS = ((86_400.0, "{n} d"), (3_600.0, "{n} h"), (60.0, "{n} min"))
 BIG = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
@@ -31,6 +33,40 @@ SERIES_NAMES = {
     "tick_duration": "Tick duration",
     "tick_quality": "Tick quality",
 }
+
+
+SUBJECT_NAMES = {
+    "recorded": "recorded",
+    "price": "Price",
+    "fear_greed": "Fear and greed (0–100)",
+    "candles": "Bars",
+    "headlines": "headlines",
+    "network": "network",
+}
+NO_POSTS = "No social posts were read: the score is of news alone."
+
+
+def subject(name: str, t: Translate) -> str:
+    """What a note is about."""
+    kind, _, source = name.partition(":")
+    return f"{t('Source')} {t(source)}" if source else t(SUBJECT_NAMES.get(kind, kind))
+
+
+def listed(names: Sequence[str], t: Translate) -> str:
+    """Names of sources; those of the records that ship with the project are translated."""
+    return t(", ").join(t(name) for name in names) or NONE
+
+
+def absence(part: Absent, t: Translate) -> str:
+    """Why a part is not there, and what to do."""
+    fix = t.filled(part.fix)
+    return f"{t('Not available')}{t(': ')}{t.filled(part.why)}" + (f"{t('. ')}{fix}" if fix else "")
+
+
+def no_bars(report: Report, t: Translate) -> str:
+    """That nothing can be drawn or computed of bars."""
+    missing = "the records that ship with qaicl have no bars of this asset" if report.recorded else "no bars are stored"
+    return f"{t('Not available')}{t(': ')}{t(missing)}"
 
 
 def number(value: float | None, digits: int = 4) -> str:
