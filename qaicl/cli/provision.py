@@ -296,7 +296,7 @@ def bundle(
         release, python, machine, refresh=refresh
     )
     if check:
-        bundling.verify(sources.bundle)
+        bundling.verify(sources.bundle, sources.inventory.model, sources.model_files)
         package_bundle.verify(sources.packages)
     files = (*sources.bundle.wheels, *sources.model_files, *sources.packages)
     size = sum(entry.size for entry in files)

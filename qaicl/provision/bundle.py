@@ -14,11 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -163,30 +165,59 @@ def ensure(
         wheel: qaicl itself as a wheel; None builds it from the checkout, or fetches the installed version.
 
     Raises:
-        BundleError: pip could not fetch or build something.
+        BundleError: pip could not fetch or build something, or it cannot be written. What was there before stays.
     """
+    try:
+        with _alone(directory, say):
+            return _ensure(directory, python, machine, say, wheel)
+    except OSError as error:
+        raise BundleError(
+            f"the wheels cannot be gathered in {directory}",
+            why=error.strerror or str(error),
+            fix="is the disk full, or not yours to write? Mend that, then run it again",
+        ) from error
+
+
+@contextmanager
+def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One run at a time gathers; what one that was killed left half done goes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("waiting for another run that gathers the bundle …")
+        lock.acquire()
+    try:
+        for stale in directory.glob(".wheels-*"):
+            shutil.rmtree(stale)
+        yield
+    finally:
+        lock.release()
+
+
+def _ensure(directory: Path, python: str, machine: str, say: Callable[[str], None], wheel: Path | None) -> Bundle:
     pins = closure(python, machine)
     tree = source_tree()
     own = sha256(wheel) if wheel else _tree_digest(tree) if tree else qaicl.__version__
     inputs = hashlib.sha256(msgspec.json.encode([VERSION, python, machine, pins, own])).hexdigest()
     manifest = _read(directory)
-    if manifest is not None and not _complete(directory, manifest):
-        manifest = None
-    if manifest is not None and manifest.inputs == inputs:
+    if manifest is not None and manifest.inputs == inputs and _complete(directory, manifest):
         return Bundle(directory, manifest)
-    directory.mkdir(parents=True, exist_ok=True)
     wheels = directory / "wheels"
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".new-") as temporary:
-        fresh = Path(temporary)
-        old = wheels if wheels.is_dir() else None
-        if manifest is not None and (manifest.pins, manifest.python, manifest.machine) == (pins, python, machine):
-            for file in manifest.wheels:
-                # The others stay as they are when only qaicl itself is another.
-                if file.name.endswith(".whl") and not file.name.startswith("qaicl-"):
-                    (fresh / file.name).hardlink_to(wheels / file.name)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".wheels-") as temporary:
+        fresh, kept = Path(temporary) / "new", Path(temporary) / "kept"
+        fresh.mkdir()
+        kept.mkdir()
+        whole = manifest is not None and _keep(Bundle(directory, manifest), kept)
+        same = manifest is not None and (manifest.pins, manifest.python, manifest.machine) == (pins, python, machine)
+        if whole and same:
+            # The others stay as they are when only qaicl itself is another.
+            for path in kept.iterdir():
+                path.rename(fresh / path.name)
         else:
             say(f"fetching {len(pins)} wheels for Python {python} on {machine} …")
-            _download(pins, fresh, python, machine, old)
+            _download(pins, fresh, python, machine, kept)
         if wheel:
             shutil.copy2(wheel, fresh)
         else:
@@ -210,11 +241,9 @@ def ensure(
             wheels=files,
         )
         (directory / "manifest.json").unlink(missing_ok=True)
-        if old:
-            shutil.rmtree(old)
+        if wheels.exists():
+            wheels.rename(Path(temporary) / "old")
         fresh.rename(wheels)
-        # The context manager finds an empty folder in its place.
-        fresh.mkdir()
     part = directory / ".manifest.part"
     part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     part.replace(directory / "manifest.json")
@@ -236,20 +265,39 @@ def _complete(directory: Path, manifest: Manifest) -> bool:
     return True
 
 
-def verify(bundle: Bundle) -> None:
-    """Read every file again.
+def _keep(bundle: Bundle, target: Path) -> bool:
+    """Link what others made of the bundle's wheels into a directory; whether all of them are still whole."""
+    whole = True
+    for file in bundle.wheels:
+        if file.name.endswith(".whl") and not file.name.startswith("qaicl-"):
+            if is_whole(file):
+                (target / file.name).hardlink_to(file.source)
+            else:
+                whole = False
+    return whole
+
+
+def is_whole(file: BundleFile) -> bool:
+    """Whether a file here still has the size and the sha256 that are recorded."""
+    path = Path(file.source)
+    return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
+
+
+def verify(bundle: Bundle, model: str, files: Iterable[BundleFile]) -> None:
+    """Read every wheel and every file of the model again.
 
     Raises:
         BundleError: one has another sha256 than the manifest says.
     """
-    for file in bundle.wheels:
-        path = Path(file.source)
-        if not path.is_file() or sha256(path) != file.sha256:
-            raise BundleError(
-                f"{file.name} in the bundle is damaged",
-                why="its sha256 is not the manifest's",
-                fix=f"remove {bundle.directory} and run: qaicl provision bundle",
-            )
+    for entries, fix in (
+        (bundle.wheels, f"remove {bundle.directory / 'wheels'} and run: qaicl provision bundle"),
+        (files, f"run: qaicl model pull {model}"),
+    ):
+        for file in entries:
+            if not is_whole(file):
+                raise BundleError(
+                    f"{file.name} in the bundle is damaged", why="its sha256 is not the manifest's", fix=fix
+                )
 
 
 def _pip(arguments: list[str], what: str) -> None:
@@ -270,10 +318,8 @@ def _pip(arguments: list[str], what: str) -> None:
         )
 
 
-def _download(pins: Mapping[str, str], target: Path, python: str, machine: str, old: Path | None) -> None:
-    arguments = ["download", "--no-deps", "--only-binary=:all:", "--dest", str(target)]
-    if old:
-        arguments += ["--find-links", str(old)]
+def _download(pins: Mapping[str, str], target: Path, python: str, machine: str, kept: Path) -> None:
+    arguments = ["download", "--no-deps", "--only-binary=:all:", "--dest", str(target), "--find-links", str(kept)]
     if (python, machine) != (f"{sys.version_info.major}.{sys.version_info.minor}", platform.machine()):
         tag = "cp" + python.replace(".", "")
         arguments += ["--python-version", python, "--implementation", "cp", "--abi", tag, "--abi", "abi3"]
