@@ -9,7 +9,7 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 from qaicl.errors import StepFailedError
-from qaicl.provision.lock import STEP_GUARD
+from qaicl.provision.lock import guarded
 from qaicl.provision.operations.base import PACKAGE_INDEX, STATE, BundleFile, Install, Upload, quote
 from qaicl.provision.operations.package import APT
 from qaicl.provision.ssh import Connection, Result
@@ -23,8 +23,7 @@ _FIXES = {
     "unmet dependencies": "the machine has newer packages than the bundle: qaicl provision bundle --refresh",
     "remove is disabled": "look at what the machine has that does not go with them; nothing was removed",
     "Unable to locate package": "gather the packages again: qaicl provision bundle --refresh",
-    "Hash Sum mismatch": "a package there is damaged and was removed: run it again",
-    "has wrong": "a package there is damaged and was removed: run it again",
+    "Hash Sum mismatch": "a package was damaged there; run it again, it is brought anew",
 }
 
 
@@ -61,12 +60,12 @@ def _words() -> dict[str, str]:
         f"-o Dir::State::lists={DIRECTORY}/lists -o Dir::Cache::archives={DIRECTORY}/archives "
         "-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Default-Release="
     )
-    return {"apt": apt, "directory": DIRECTORY, "index": PACKAGE_INDEX, "guard": STEP_GUARD}
+    return {"apt": apt, "directory": DIRECTORY, "index": PACKAGE_INDEX}
 
 
 # What an interrupted run left half installed is finished first. What another bundle left goes. `trusted` because the
 # index has no signature: it came from the operator, verified.
-_LOOK = """{guard}set -e; dpkg --configure -a >&2
+_LOOK = """set -e; dpkg --configure -a >&2
 cd {directory}; mkdir -p lists/partial archives/partial
 echo 'deb [trusted=yes] file:{directory} ./' > sources.list
 for f in *.deb; do grep -qxF "Filename: ./$f" {index} || rm -f "$f"; done
@@ -76,7 +75,7 @@ echo =
 sha256sum -- *.deb 2>/dev/null || true
 """
 
-_INSTALL = """{guard}set -e
+_INSTALL = """set -e
 {apt} install --no-remove --no-install-recommends {names}
 """
 
@@ -96,7 +95,7 @@ def _lacking(shown: str, files: dict[str, BundleFile]) -> list[BundleFile]:
 
 
 def _run(connection: Connection, script: str, step: str) -> Result:
-    result = connection.run(script, timeout=1800.0)
+    result = connection.run(guarded(script), timeout=1800.0)
     if result.status == 0:
         return result
     said = result.error_text or result.text

@@ -217,14 +217,14 @@ def test_a_package_that_nobody_has_is_named(gather: Gatherer) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
 def test_a_full_disk_is_named_and_a_later_run_completes(gather: Gatherer) -> None:
-    gather.archive.add("large", "1.0", size=3_000_000)
+    gather.archive.add("large", "1.0", size=1_500_000)
     gather.archive.publish()
     gather.directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", str(gather.directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(gather.directory)], check=True)
     try:
         gather("other")
         rest = shutil.disk_usage(gather.directory).free
-        (gather.directory / "filler").write_bytes(bytes(rest - 1_000_000))
+        (gather.directory / "filler").write_bytes(bytes(rest - 500_000))
         error = gather.fails("large")
         assert "space" in error.why
         assert "free some space" in error.fix
