@@ -290,13 +290,15 @@ def verify(bundle: Bundle, model: str, files: Iterable[BundleFile]) -> None:
         BundleError: one has another sha256 than the manifest says.
     """
     for entries, fix in (
-        (bundle.wheels, f"remove {bundle.directory / 'wheels'} and run: qaicl provision bundle"),
+        (bundle.wheels, "remove {} and run: qaicl provision bundle"),
         (files, f"run: qaicl model pull {model}"),
     ):
         for file in entries:
             if not is_whole(file):
                 raise BundleError(
-                    f"{file.name} in the bundle is damaged", why="its sha256 is not the manifest's", fix=fix
+                    f"{file.name} in the bundle is damaged",
+                    why="its sha256 is not the manifest's",
+                    fix=fix.format(file.source),
                 )
 
 

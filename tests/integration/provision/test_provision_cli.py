@@ -382,6 +382,15 @@ def test_the_bundle_is_told_in_json_and_read_again_on_demand(operator: Operator,
     assert wheel.name in damaged.err
 
 
+def test_a_damaged_model_is_found_before_it_is_pushed(operator: Operator, machine: Machine) -> None:
+    operator.describe(machine)
+    (operator.home / "data/models/tiny/config.json").write_text("[]")
+    done = operator("bundle", "--verify")
+    assert done.code == 1
+    assert "config.json" in done.err
+    assert "qaicl model pull tiny" in done.err
+
+
 # --- beginning -----------------------------------------------------------------------------------------
 
 
