@@ -20,12 +20,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import URL, make_url
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from qaicl import settings
-from qaicl.oracle import database
 from qaicl.oracle.observations import Batch, Kind, Observation
 from qaicl.oracle.recording import recorded_batch
 from qaicl.oracle.report.builder import Timings, build_report
@@ -94,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--observations", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--database", type=make_url)
+    parser.add_argument("--database", default="", help="an empty PostgreSQL database; SQLite by default")
     options = parser.parse_args()
     found = settings.load()
     with tempfile.TemporaryDirectory() as folder:
@@ -103,13 +100,13 @@ def main() -> None:
         values = msgspec.structs.replace(found.values, models=models)
         root = Path(folder)
         loaded = settings.Settings(values, settings.Paths(root / "c", root / "d", root / "s"), "bench")
-        url = options.database or URL.create("sqlite", database=str(root / "oracle.sqlite"))
-        with Store(database.connect(url)) as store:
+        oracle = msgspec.structs.replace(values.oracle, database_url=options.database)
+        with Store.open(oracle, loaded.paths, loaded.context) as store:
+            kind = store.url.get_backend_name()
             store.add(recorded_batch(), now=NOW)
             lean, _, _ = measure(store, loaded, options.runs)
             fill(store, options.observations)
             full, busy, parts = measure(store, loaded, options.runs)
-    kind = url.get_backend_name()
     print(
         f"warm report, {kind}, median of {options.runs}: {lean:.2f} s; with {options.observations} more: {full:.2f} s"
     )

@@ -20,6 +20,8 @@ def render_markdown(report: Report, language: Language = "en") -> str:
         *_indicators(report, t),
         *_risk(report, t),
         *_forecast(report, t),
+        "",
+        f"{t('Live record')}{t(': ')}{live_text(report.live, t)}",
         *_sentiment(report, t),
         *_anomalies(report, t),
         *_notes(report, t),
@@ -104,7 +106,6 @@ def _forecast(report: Report, t: Translate) -> Iterator[str]:
     yield f"- {t('80 % interval')}{t(': ')}{number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote}"
     brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
     yield f"- {brier}"
-    yield f"- {t('Live record')}{t(': ')}{live_text(report.live, t)}"
     yield ""
     rows = [(t("ensemble"), percent(record.accuracy.value, 1), "")]
     for baseline in record.baselines:

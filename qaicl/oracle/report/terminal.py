@@ -82,6 +82,7 @@ def _parts(report: Report, t: Translate) -> Iterator[RenderableType]:
         yield Text(f"{t('Indicators')}{t(': ')}{wording.no_bars(report, t)}", style="dim")
     yield from _risk(report, t)
     yield from _forecast(report, t)
+    yield _live(report, t)
     yield from _sentiment(report, t)
     yield from _anomalies(report, t)
     yield from _notes(report, t)
@@ -158,7 +159,12 @@ def _forecast(report: Report, t: Translate) -> Iterator[RenderableType]:
     yield table
     brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
     yield Text(brier, style="dim")
-    yield Text(f"{t('Live record')}{t(': ')}{live_text(report.live, t)}", style="dim")
+
+
+def _live(report: Report, t: Translate) -> Text:
+    from rich.text import Text
+
+    return Text(f"{t('Live record')}{t(': ')}{live_text(report.live, t)}", style="dim")
 
 
 def _sentiment(report: Report, t: Translate) -> Iterator[RenderableType]:
