@@ -6,6 +6,7 @@ come from the model store. A manifest names the sha256 of each file. The machine
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -28,7 +30,10 @@ import qaicl
 from qaicl.errors import BundleError, ModelError
 from qaicl.provision.operations.base import BundleFile
 
-VERSION = 1
+VERSION = 2
+DEPENDENCIES = "dependencies.txt"
+RELEASE = "release.txt"
+"""The requirement files beside the wheels: what releases may share, and qaicl itself."""
 
 HOST_REQUIREMENTS = (
     "torch",
@@ -60,6 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     """Name of the release: qaicl's version and eight hex digits of everything in the environment."""
     digest: str
+    dependencies: str
+    """Digest of everything in the environment but qaicl itself."""
     inputs: str
     """Digest of what the bundle was made from; another one means to make it anew."""
     python: str
@@ -77,7 +84,7 @@ class Bundle:
 
     @property
     def wheels(self) -> list[BundleFile]:
-        """The wheels and ``requirements.txt``, with their paths here."""
+        """The wheels and the requirement files, with their paths here."""
         return [
             msgspec.structs.replace(file, source=str(self.directory / "wheels" / file.name))
             for file in self.manifest.wheels
@@ -90,7 +97,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def closure(python: str, machine: str, roots: Iterable[str] = HOST_REQUIREMENTS) -> dict[str, str]:
+@functools.cache
+def closure(python: str, machine: str, roots: tuple[str, ...] = HOST_REQUIREMENTS) -> Mapping[str, str]:
     """Every distribution that the daemons need, with the version installed here as ``==VERSION``.
 
     Args:
@@ -131,13 +139,14 @@ def closure(python: str, machine: str, roots: Iterable[str] = HOST_REQUIREMENTS)
             # Only the machines' older Python needs it, so there is no version here to go by.
             found[name] = str(wanted.specifier)
             continue
-        found[name] = f"=={distribution.version}"
-        for text in distribution.requires or []:
+        metadata = distribution.metadata  # parsed anew each time it is asked for
+        found[name] = f"=={metadata['Version']}"
+        for text in metadata.get_all("Requires-Dist") or []:
             needed = Requirement(text)
             marker = needed.marker
             if marker is None or any(marker.evaluate({**environment, "extra": e}) for e in ("", *wanted.extras)):
                 waiting.append(needed)
-    return dict(sorted(found.items()))
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def source_tree() -> Path | None:
@@ -197,7 +206,7 @@ def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _ensure(directory: Path, python: str, machine: str, say: Callable[[str], None], wheel: Path | None) -> Bundle:
-    pins = closure(python, machine)
+    pins = dict(closure(python, machine))
     tree = source_tree()
     own = sha256(wheel) if wheel else _tree_digest(tree) if tree else qaicl.__version__
     inputs = hashlib.sha256(msgspec.json.encode([VERSION, python, machine, pins, own])).hexdigest()
@@ -223,17 +232,19 @@ def _ensure(directory: Path, python: str, machine: str, say: Callable[[str], Non
         else:
             _own_wheel(tree, fresh)
         files = [BundleFile(path.name, path.stat().st_size, sha256(path)) for path in sorted(fresh.glob("*.whl"))]
-        lines = []
+        listed = {DEPENDENCIES: "", RELEASE: ""}
         for file in files:
             name, version = file.name.split("-")[:2]
-            lines.append(f"{name.replace('_', '-')}=={version} --hash=sha256:{file.sha256}\n")
-        (fresh / "requirements.txt").write_text("".join(lines), encoding="utf-8")
-        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-        listing = fresh / "requirements.txt"
-        files.append(BundleFile(listing.name, listing.stat().st_size, sha256(listing)))
+            line = f"{name.replace('_', '-')}=={version} --hash=sha256:{file.sha256}\n"
+            listed[RELEASE if name == "qaicl" else DEPENDENCIES] += line
+        for name, text in listed.items():
+            (fresh / name).write_text(text, encoding="utf-8")
+            files.append(BundleFile(name, len(text.encode()), sha256(fresh / name)))
+        digest = hashlib.sha256("".join(listed.values()).encode()).hexdigest()
         manifest = Manifest(
             release=f"{qaicl.__version__}-{digest[:8]}",
             digest=digest,
+            dependencies=hashlib.sha256(listed[DEPENDENCIES].encode()).hexdigest(),
             inputs=inputs,
             python=python,
             machine=machine,

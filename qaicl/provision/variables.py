@@ -74,6 +74,7 @@ def variables(sources: Sources, host: Host, facts: Facts) -> dict[str, Any]:
         "secrets": SecretView(sources.secrets),
         "release": bundle.manifest.release,
         "release_digest": bundle.manifest.digest,
+        "dependencies_digest": bundle.manifest.dependencies,
         "wheels": bundle.wheels,
         "model_files": sources.model_files,
     }

@@ -11,9 +11,13 @@ class Args(Arguments, frozen=True):
 
     path: AbsolutePath
     wheels: AbsolutePath
-    """Directory with the wheels and ``requirements.txt``, which pins each with its sha256."""
+    """Directory with the wheels and the requirement file."""
+    requirements: str
+    """Name of the file that pins each wheel with its sha256."""
     digest: str
     """Of everything that shall be in it; another digest means to build it anew."""
+    base: str = ""
+    """Another environment whose packages this one sees, so that a release need not bring the big ones again."""
     link: str = ""
     python: str = "/usr/bin/python3"
 
@@ -37,12 +41,25 @@ def plan(args: Args, situation: Situation) -> Change | None:
     reasons: list[str] = []
     if built != args.digest:
         # The marker comes last: an environment without it is half built and made anew.
+        install = (
+            f"--disable-pip-version-check --no-cache-dir --quiet install --no-index --no-deps --require-hashes "
+            f"--find-links {quote(args.wheels)} -r {quote(f'{args.wheels}/{args.requirements}')}"
+        )
+        if args.base:
+            base = quote(args.base)
+            make = (
+                f"{quote(args.python)} -m venv --without-pip {path}\n"
+                f"for d in {path}/lib/python*/site-packages; do\n"
+                f'  [ -d {base}"${{d#{path}}}" ] || {{ echo "{args.base} is of another Python" >&2; exit 1; }}\n'
+                f'  echo {base}"${{d#{path}}}" > "$d/base.pth"\n'
+                "done\n"
+                f"{base}/bin/pip --python {path}/bin/python {install}\n"
+            )
+        else:
+            make = f"{quote(args.python)} -m venv {path}\n{path}/bin/pip {install}\n"
         build = (
             f"set -e; umask 022; rm -rf {path}; install -d {quote(args.path.rpartition('/')[0] or '/')}\n"
-            f"{quote(args.python)} -m venv {path}\n"
-            f"{path}/bin/pip --disable-pip-version-check --no-cache-dir --quiet install --no-index --no-deps "
-            f"--require-hashes --find-links {quote(args.wheels)} -r {quote(args.wheels)}/requirements.txt\n"
-            f"sync -f {path}; echo {quote(args.digest)} > {path}/.complete"
+            f"{make}sync -f {path}; echo {quote(args.digest)} > {path}/.complete"
         )
         commands.append(Command(build, timeout=1800.0))
         undo.append(Command(f"rm -rf {path}"))

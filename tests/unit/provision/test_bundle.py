@@ -155,10 +155,12 @@ def test_a_damaged_model_is_named_with_what_to_run(gather: Gathering, tmp_path: 
 def test_it_is_made_once_and_pins_every_wheel_with_its_digest(through_pip: Gathering) -> None:
     made = through_pip()
     assert through_pip.said == [f"fetching 2 wheels for Python 3.11 on {platform.machine()} …"]
-    listing = (through_pip.wheels / "requirements.txt").read_text().splitlines()
-    assert [line.split(" --hash=sha256:")[0] for line in listing] == ["one==1.0", "qaicl==0.1.0", "two==2.0"]
-    for line, file in zip(listing, made.manifest.wheels, strict=False):
-        assert line.endswith(bundle.sha256(through_pip.wheels / file.name)) and line.endswith(file.sha256)
+    shared = (through_pip.wheels / "dependencies.txt").read_text().splitlines()
+    own = (through_pip.wheels / "release.txt").read_text().splitlines()
+    assert [line.split(" --hash=sha256:")[0] for line in shared + own] == ["one==1.0", "two==2.0", "qaicl==0.1.0"]
+    digests = {file.sha256 for file in made.manifest.wheels if file.name.endswith(".whl")}
+    assert {line.rpartition(":")[2] for line in shared + own} == digests
+    assert {bundle.sha256(path) for path in through_pip.wheels.glob("*.whl")} == digests
     assert made.manifest.release == f"0.1.0-{made.manifest.digest[:8]}"
     before = (through_pip.directory / "manifest.json").stat()
     again = through_pip()
@@ -174,6 +176,7 @@ def test_another_qaicl_is_another_release_and_fetches_nothing(gather: Gathering)
     second = gather()
     assert gather.said == []
     assert second.manifest.release != first.manifest.release
+    assert second.manifest.dependencies == first.manifest.dependencies
     assert {file.name for file in second.wheels} == {file.name for file in first.wheels}
 
 
@@ -217,7 +220,7 @@ def test_two_runs_at_once_gather_one_after_the_other(gather: Gathering) -> None:
 
 
 def test_the_closure_pins_what_the_operator_runs() -> None:
-    pins = bundle.closure("3.11", "x86_64", ["httpx"])
+    pins = bundle.closure("3.11", "x86_64", ("httpx",))
     assert pins["httpx"] == f"=={importlib.metadata.version('httpx')}"
     assert {"httpcore", "h11", "idna", "certifi", "anyio"} <= set(pins)
     assert "pytest" not in pins
@@ -225,14 +228,14 @@ def test_the_closure_pins_what_the_operator_runs() -> None:
 
 def test_markers_are_judged_for_the_machines_not_for_this_one() -> None:
     needs = "colourless; python_version < '3.12'"
-    assert bundle.closure("3.13", "x86_64", []) == {}
-    with_old = bundle.closure("3.11", "x86_64", [needs])
+    assert bundle.closure("3.13", "x86_64", ()) == {}
+    with_old = bundle.closure("3.11", "x86_64", (needs,))
     assert with_old == {"colourless": ""}  # not installed here: any version that fits
 
 
 def test_what_is_not_installed_here_cannot_be_brought_there() -> None:
     with pytest.raises(BundleError, match="nothing-of-the-kind is not installed here"):
-        bundle.closure("3.11", "x86_64", ["nothing-of-the-kind"])
+        bundle.closure("3.11", "x86_64", ("nothing-of-the-kind",))
 
 
 def test_the_operators_side_stays_away_from_the_machines() -> None:
