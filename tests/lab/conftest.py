@@ -16,6 +16,7 @@ from harness.command import wait_until  # noqa: E402
 from harness.config import LabConfig  # noqa: E402
 from harness.lab import Lab  # noqa: E402
 from harness.operator import Operator, freeze_checkout, keep_gathered  # noqa: E402
+from harness.sampler import Sampler  # noqa: E402
 
 PROVISIONED = "provisioned"
 # Not the default name: a lab that somebody tries things in stays what it is while the tests run.
@@ -86,7 +87,8 @@ def cluster_operator(lab: Lab, gathered: None, checkout: Path, tmp_path_factory:
     """The operator of the session's cluster, provisioned once from bare machines in a run that nothing disturbs."""
     operator = Operator(lab, tmp_path_factory.mktemp("cluster") / "home", checkout)
     lab.restore("bare")
-    operator.first_run = operator.apply().expect(0)
+    with Sampler(lab) as operator.sampler:
+        operator.first_run = operator.apply().expect(0)
     wait_until(operator.answers, "the fresh cluster answers", timeout=120, every=1)
     lab.save(PROVISIONED)
     return operator

@@ -68,17 +68,16 @@ def test_a_broken_mirror_is_named_and_a_later_run_completes(bare: Lab, operator:
 
 
 def test_a_full_disk_is_named_and_a_later_run_completes(bare: Lab, operator: Operator) -> None:
-    operator.apply("--tags", "base").expect(0)
+    words = ("--limit", "vm3", "--tags", "base", "--tags", "python")
     bare.machine("vm3").small_disk("/opt", "2M")
     bare.machine("vm3").small_disk("/var/lib/qaicl-staging", "2M")
-    done = operator.apply("--tags", "base", "--tags", "python").expect(1)
+    done = operator.apply(*words).expect(1)
     assert "vm3" in done.tail
     assert "No space left" in done.tail or "disk is full" in done.tail
-    assert bare.ssh("vm1", "test -x /opt/qaicl/current/bin/qaicl", check=False).returncode == 0
     assert bare.ssh("vm3", "test -e /opt/qaicl/current", check=False).returncode != 0
     bare.machine("vm3").normal_disk("/opt")
     bare.machine("vm3").normal_disk("/var/lib/qaicl-staging")
-    operator.apply("--tags", "base", "--tags", "python").expect(0)
+    operator.apply(*words).expect(0)
     assert bare.ssh("vm3", "/opt/qaicl/current/bin/qaicl --version").stdout.startswith("qaicl ")
 
 

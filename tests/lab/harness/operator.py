@@ -19,6 +19,7 @@ from .command import run
 from .config import cache_directory
 from .errors import LabError
 from .lab import Lab
+from .sampler import Sampler
 
 CLUSTER = "lab"
 ROLES = {
@@ -69,6 +70,7 @@ class Operator:
         self.checkout = checkout
         self.inventory = home / "cluster.yaml"
         self.first_run: Finished | None = None
+        self.sampler: Sampler | None = None
         kept = cache_directory() / "operator" / "data"
         if kept.is_dir() and not home.joinpath("data").exists():
             home.mkdir(parents=True, exist_ok=True)
