@@ -10,6 +10,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -347,16 +348,26 @@ class Operator:
         book = {"about": "a test", "steps": list(steps), **more}
         (self.playbooks / "site.yaml").write_text(yaml.safe_dump(book, sort_keys=False))
 
-    def __call__(self, command: str, *arguments: str | Path) -> Finished:
-        """Run ``qaicl provision COMMAND``."""
+    def line(self, command: str, *arguments: str | Path) -> list[str]:
+        """The arguments of ``qaicl provision COMMAND``, with inventory, wheel and playbooks."""
         line = ["provision", command, *map(str, arguments)]
-        if command not in ("init",):
+        if command != "init":
             line += ["-f", str(self.inventory)]
         if command in ("plan", "apply", "bundle"):
             line += ["--wheel", str(self._prepared.wheel)]
         if command in ("plan", "apply"):
             line += ["--playbooks", str(self.playbooks)]
+        return line
+
+    def __call__(self, command: str, *arguments: str | Path) -> Finished:
+        """Run ``qaicl provision COMMAND``."""
+        line = self.line(command, *arguments)
         self._capsys.readouterr()
         code = run(line)
         said = self._capsys.readouterr()
         return Finished(code, said.out, said.err)
+
+    def start(self, command: str, *arguments: str | Path, **more: Any) -> subprocess.Popen[bytes]:
+        """The same in a process of its own, which can be interrupted or killed."""
+        code = "from qaicl.cli.main import main; main()"
+        return subprocess.Popen([sys.executable, "-c", code, *self.line(command, *arguments)], **more)
