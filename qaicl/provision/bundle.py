@@ -7,7 +7,6 @@ come from the model store. A manifest names the sha256 of each file. The machine
 from __future__ import annotations
 
 import functools
-import functools
 import hashlib
 import importlib.metadata
 import os
