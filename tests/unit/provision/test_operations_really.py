@@ -238,7 +238,13 @@ def test_an_environment_without_its_last_marker_is_built_anew(tmp_path: Path) ->
     old.mkdir(parents=True)
     new.mkdir()
     link.symlink_to(old)
-    arguments = {"path": str(new), "wheels": str(tmp_path), "digest": "d2", "link": str(link)}
+    arguments = {
+        "path": str(new),
+        "wheels": str(tmp_path),
+        "requirements": "all.txt",
+        "digest": "d2",
+        "link": str(link),
+    }
     for marker in (None, "", "d1\n"):  # killed before it, a power cut in it, another content
         if marker is not None:
             (new / ".complete").write_text(marker)
