@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
+from itertools import pairwise
 
 WIDTH = 760.0
 LEFT, RIGHT, TOP, BOTTOM = 8.0, 74.0, 10.0, 22.0
@@ -22,18 +23,22 @@ class Plot:
     Args:
         low, high: the values at the bottom and the top.
         count: slots on the horizontal axis; marks are placed by slot.
+        width: of the drawing; letters keep their size in it, so it should be near the width on the page.
     """
 
-    def __init__(self, title: str, low: float, high: float, count: float, height: float = 220.0) -> None:
+    def __init__(
+        self, title: str, low: float, high: float, count: float, height: float = 220.0, width: float = WIDTH
+    ) -> None:
         if not high > low:
             low, high = low - (abs(low) or 1.0) * 0.05, high + (abs(high) or 1.0) * 0.05
         self.title = title
-        self.low, self.high, self.count, self.height = low, high, max(count, 1.0), height
+        self.low, self.high, self.count = low, high, max(count, 1.0)
+        self.height, self.width = height, width
         self._marks: list[str] = []
 
     def x(self, slot: float) -> float:
         """Horizontal position of a slot."""
-        return LEFT + (WIDTH - LEFT - RIGHT) * slot / self.count
+        return LEFT + (self.width - LEFT - RIGHT) * slot / self.count
 
     def y(self, value: float) -> float:
         """Vertical position of a value, kept inside the plot."""
@@ -67,7 +72,7 @@ class Plot:
 
     def bars(self, values: Values, up: str, down: str, base: float = 0.0) -> None:
         """A bar a value, from the base."""
-        width = max(0.6, (WIDTH - LEFT - RIGHT) / self.count * 0.72)
+        width = max(0.6, (self.width - LEFT - RIGHT) / self.count * 0.72)
         for slot, value in enumerate(values):
             if value is not None:
                 top, bottom = sorted((self.y(value), self.y(base)))
@@ -79,9 +84,9 @@ class Plot:
     def level(self, value: float, css: str, label: str = "") -> None:
         """A horizontal line with a label on the axis."""
         y = self.y(value)
-        self.add(f'<line class="{css}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        self.add(f'<line class="{css}" x1="{LEFT}" x2="{self.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         if label:
-            self.add(f'<text class="tick" x="{WIDTH - RIGHT + 8}" y="{y + 3.5:.1f}">{escape(label)}</text>')
+            self.add(f'<text class="tick" x="{self.width - RIGHT + 8}" y="{y + 3.5:.1f}">{escape(label)}</text>')
 
     def dot(self, slot: float, value: float, css: str, title: str = "", radius: float = 3.5) -> None:
         """A point with a tooltip."""
@@ -100,7 +105,7 @@ class Plot:
         days = [i for i in range(1, len(times)) if times[i].date() != times[i - 1].date()]
         step = max(1, math.ceil(len(days) / wanted))
         for i in days[::step]:
-            if self.x(i) < WIDTH - RIGHT - 20:
+            if self.x(i) < self.width - RIGHT - 20:
                 self.add(
                     f'<line class="grid" x1="{self.x(i):.1f}" x2="{self.x(i):.1f}" y1="{TOP}" '
                     f'y2="{self.height - BOTTOM}"/>'
@@ -111,7 +116,7 @@ class Plot:
         """The finished chart."""
         label = escape(self.title, quote=True)
         return (
-            f'<svg viewBox="0 0 {WIDTH:.0f} {self.height:.0f}" role="img" aria-label="{label}">'
+            f'<svg viewBox="0 0 {self.width:.0f} {self.height:.0f}" role="img" aria-label="{label}">'
             f"<title>{escape(self.title)}</title>{''.join(self._marks)}</svg>"
         )
 
@@ -125,6 +130,16 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
     first = math.ceil(low / step)
     return [i * step for i in range(first, math.floor(high / step) + 1)]
+
+
+def labels(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Round values with their labels, all with the same decimals, and no more than tell them apart."""
+    step = min((b - a for a, b in pairwise(values)), default=0.0) or abs(values[0]) or 1.0
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    # 2.5 and 0.25 are steps, too.
+    if abs(step * 10**decimals - round(step * 10**decimals)) > 1e-6:
+        decimals += 1
+    return [(value, f"{value:,.{decimals}f}" if abs(value) > step / 2 else "0") for value in values]
 
 
 def gauge(score: float, medium: float, high: float, title: str, label: str, tone: str) -> str:

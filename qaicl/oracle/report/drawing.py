@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from qaicl.oracle.anomalies.scan import Severity
-from qaicl.oracle.report.charts import Plot, calibration, gauge, ticks
+from qaicl.oracle.report.charts import Plot, calibration, gauge, labels, ticks
 from qaicl.oracle.report.document import Bars, Report
 from qaicl.oracle.report.wording import LEVEL_TONE, Translate, moment, number
 from qaicl.oracle.risk.assessment import HIGH_FROM, MEDIUM_FROM
@@ -15,6 +15,8 @@ from qaicl.oracle.sentiment.report import SentimentReport
 
 SHOWN_BARS = 336
 """Bars in the price charts: two weeks of hours; more would be a smear."""
+TREND_WIDTH = 640.0
+"""The risk trend stands beside the gauge."""
 FORECAST_SHARE = 0.08
 """Room right of the last bar for the forecast's interval."""
 
@@ -24,7 +26,7 @@ def charts(report: Report, t: Translate) -> dict[str, str]:
     drawn = {"gauge": _gauge(report, t)}
     if report.bars is not None and len(report.bars.times) > 1:
         bars = report.bars
-        drawn |= {"price": _price(report, bars, t), "rsi": _rsi(bars, t), "macd": _macd(bars, t)}
+        drawn |= {"price": _price(report, bars, t), "rsi": _rsi(report, bars, t), "macd": _macd(report, bars, t)}
     if report.sentiment is not None and len(report.sentiment.series) > 1:
         drawn["sentiment"] = _sentiment(report.sentiment, t)
     if len(report.risk_trend) > 1:
@@ -44,9 +46,9 @@ def _price(report: Report, bars: Bars, t: Translate) -> str:
     if forecast:
         shown += [forecast.low, forecast.high]
     low, high = _margin(shown)
-    room = max(4.0, len(close) * FORECAST_SHARE) if forecast else 0.0
+    room = _room(report, len(close))
     plot = Plot(t("Price with moving averages and Bollinger bands"), low, high, len(close) + room, 300)
-    plot.value_axis([(value, number(value)) for value in ticks(low, high, 5)])
+    plot.value_axis(labels(ticks(low, high, 5)))
     plot.time_axis(times)
     plot.band(columns["bollinger_low"], columns["bollinger_high"], "band")
     plot.line(columns["sma_50"], "line slow")
@@ -68,9 +70,14 @@ def _price(report: Report, bars: Bars, t: Translate) -> str:
     return plot.svg()
 
 
-def _rsi(bars: Bars, t: Translate) -> str:
+def _room(report: Report, bars: int) -> float:
+    """Slots right of the last bar; the same in all charts over time, so that they line up."""
+    return max(4.0, bars * FORECAST_SHARE) if report.forecast else 0.0
+
+
+def _rsi(report: Report, bars: Bars, t: Translate) -> str:
     values = bars.indicators["rsi_14"][-SHOWN_BARS:]
-    plot = Plot(t("Relative strength index"), 0, 100, len(values), 130)
+    plot = Plot(t("Relative strength index"), 0, 100, len(values) + _room(report, len(values)), 130)
     plot.time_axis(bars.times[-SHOWN_BARS:])
     both = [70.0] * len(values), [30.0] * len(values)
     plot.band(both[1], both[0], "band")
@@ -80,15 +87,15 @@ def _rsi(bars: Bars, t: Translate) -> str:
     return plot.svg()
 
 
-def _macd(bars: Bars, t: Translate) -> str:
+def _macd(report: Report, bars: Bars, t: Translate) -> str:
     macd, signal, histogram = (
         bars.indicators[name][-SHOWN_BARS:] for name in ("macd", "macd_signal", "macd_histogram")
     )
     shown = [abs(value) for value in (*_known(macd), *_known(signal), *_known(histogram))]
     top = 1.08 * max(shown, default=1.0) or 1.0
-    plot = Plot(t("MACD"), -top, top, len(macd), 130)
+    plot = Plot(t("MACD"), -top, top, len(macd) + _room(report, len(macd)), 130)
     plot.time_axis(bars.times[-SHOWN_BARS:])
-    plot.value_axis([(value, number(value, 2)) for value in ticks(-top, top, 3)])
+    plot.value_axis(labels(ticks(-top, top, 3)))
     plot.bars(histogram, "bar up", "bar down")
     plot.line(signal, "line slow")
     plot.line(macd, "line fast")
@@ -114,7 +121,7 @@ def _gauge(report: Report, t: Translate) -> str:
 
 def _trend(report: Report, t: Translate) -> str:
     points = report.risk_trend
-    plot = Plot(t("Market risk over time"), 0, 100, len(points), 142)
+    plot = Plot(t("Market risk over time"), 0, 100, len(points), 142, width=TREND_WIDTH)
     plot.time_axis([point.at for point in points], 5)
     for level in (0, MEDIUM_FROM, HIGH_FROM, 100):
         plot.level(level, "grid", f"{level:.0f}")

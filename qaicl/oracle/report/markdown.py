@@ -74,7 +74,7 @@ def _indicators(report: Report, t: Translate) -> Iterator[str]:
 
 def _risk(report: Report, t: Translate) -> Iterator[str]:
     risk = report.risk
-    yield from _title(f"{t('Risk')}{t(': ')}{risk.score:.0f} / 100{t(', ')}{t(risk.level)}")
+    yield from _title(f"{t('Risk')}{t(': ')}{risk.score:.0f} / 100 · {t(risk.level)}")
     rows = [
         (
             t(factor.label),
@@ -101,7 +101,7 @@ def _forecast(report: Report, t: Translate) -> Iterator[str]:
     yield f"**{t(forecast.verdict)}**{t(': ')}{_text(t.filled(record.reason))}"
     yield ""
     likely = f"{t('probability')} {percent(forecast.probability)}"
-    yield f"- {t('Direction')}{t(': ')}{t(forecast.direction)}{t(', ')}{likely}"
+    yield f"- {t('Direction')}{t(': ')}{t(forecast.direction)} · {likely}"
     yield f"- {t('Target')}{t(': ')}{number(forecast.target, 5)} {forecast.quote} ({moment(forecast.until)})"
     yield f"- {t('80 % interval')}{t(': ')}{number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote}"
     brier = t("Brier score {a}, base rate {b}", a=f"{record.brier:.3f}", b=f"{record.brier_base:.3f}")
@@ -122,7 +122,7 @@ def _sentiment(report: Report, t: Translate) -> Iterator[str]:
         yield _absent(report.absent["sentiment"], t)
         return
     sure = f"{t('confidence')} {percent(sentiment.confidence)}"
-    yield f"**{t(sentiment.label)}** {signed(sentiment.score)}{t(', ')}{sure}"
+    yield f"**{t(sentiment.label)}** {signed(sentiment.score)} · {sure}"
     yield ""
     rows = [(f.title, t(f.outlet), moment(f.published_at), signed(f.contribution, 3)) for f in sentiment.factors]
     if rows:

@@ -146,7 +146,7 @@ def _forecast(report: Report, t: Translate) -> Iterator[RenderableType]:
         _grade(t(forecast.verdict), "good" if forecast.verdict == "EDGE" else "warn"), f"  {t.filled(record.reason)}"
     )
     yield Text(
-        f"{t(forecast.direction)}{t(', ')}{t('probability')} {percent(forecast.probability)} · "
+        f"{t(forecast.direction)} · {t('probability')} {percent(forecast.probability)} · "
         f"{t('80 % interval')} {number(forecast.low, 5)} – {number(forecast.high, 5)} {forecast.quote} · "
         f"{moment(forecast.until)}"
     )

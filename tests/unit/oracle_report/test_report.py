@@ -18,6 +18,7 @@ from qaicl.oracle.forecast.records import BacktestRecord, Baseline, Bin, Factor,
 from qaicl.oracle.observations import Headline, State
 from qaicl.oracle.recording import recorded_store
 from qaicl.oracle.report.builder import build
+from qaicl.oracle.report.charts import labels, ticks
 from qaicl.oracle.report.document import Report
 from qaicl.oracle.report.html import render_html
 from qaicl.oracle.report.markdown import render_markdown
@@ -274,6 +275,29 @@ def test_html_is_one_well_formed_file_that_loads_nothing(report: Report) -> None
 def test_numbers_in_charts_are_finite(report: Report) -> None:
     svg = "".join(re.findall(r"<svg.*?</svg>", render_html(report), flags=re.S))
     assert "nan" not in svg and "inf" not in svg and "None" not in svg
+
+
+def test_the_charts_over_time_line_up(report: Report) -> None:
+    days = [
+        re.findall(r'class="tick mid" x="([\d.]+)"[^>]*>(\d\d-\d\d)<', chart)
+        for chart in re.findall(r"<svg.*?</svg>", render_html(report), flags=re.S)[:3]
+    ]
+    assert days[0] and days[0] == days[1] == days[2], "price, RSI, MACD"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.0826, 0.1114, ["0.09", "0.10", "0.11"]),
+        (-0.0021, 0.0021, ["-0.002", "0", "0.002"]),
+        (1.05e-6, 1.45e-6, ["0.0000011", "0.0000012", "0.0000013", "0.0000014"]),
+        (900, 1800, ["1,000", "1,250", "1,500", "1,750"]),
+        (0.0, 1.0, ["0", "0.25", "0.50", "0.75", "1.00"]),
+        (3.0, 3.0, ["3"]),
+    ],
+)
+def test_labels_of_an_axis_have_the_same_decimals(low: float, high: float, said: list[str]) -> None:
+    assert [label for _, label in labels(ticks(low, high, 4))] == said
 
 
 def test_json_has_every_part_and_reads_back(report: Report) -> None:
