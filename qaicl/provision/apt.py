@@ -174,6 +174,10 @@ Acquire::https::Timeout "20";
     def _packages(self, records: str) -> Iterable[Package]:
         for record in records.strip().split("\n\n"):
             fields: dict[str, str] = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.MULTILINE))
+            if "SHA256" not in fields:
+                raise BundleError(
+                    f"{fields['Package']} cannot be gathered", why="the index of its source has no SHA256 of it"
+                )
             version = fields["Version"].replace(":", "%3a")
             yield Package(
                 name=fields["Filename"].rpartition("/")[2],
@@ -243,7 +247,9 @@ def _signed(line: str, target: Target) -> str:
         raise BundleError(
             f"there is no key to check the packages of {target.os} by",
             why=f"{path} is missing here",
-            fix="correct signed-by in package_sources" if named else f"run: apt-get install {keyring.package}",
+            fix="correct signed-by in package_sources"
+            if named
+            else f"install {keyring.package}, or name the key's file: deb [signed-by=FILE] …",
         )
     return line if named else f"deb [{options} signed-by={path}] {match['rest']}".replace("[ ", "[")
 

@@ -248,7 +248,7 @@ def test_without_the_distributions_key_it_names_the_package_that_brings_it(
     with pytest.raises(BundleError) as caught:
         apt.PrivateApt(gather.directory, TARGET, ["deb http://127.0.0.1:9/ ./"])
     assert "/nonexistent/key.gpg" in caught.value.why
-    assert caught.value.fix == "run: apt-get install debian-archive-keyring"
+    assert "install debian-archive-keyring" in caught.value.fix
     with pytest.raises(BundleError, match="no key") as caught:
         apt.PrivateApt(gather.directory, TARGET, ["deb [signed-by=/nonexistent] http://127.0.0.1:9/ ./"])
     assert "signed-by" in caught.value.fix
