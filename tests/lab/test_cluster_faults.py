@@ -96,6 +96,7 @@ def test_a_release_that_does_not_start_is_taken_back_and_fails_no_request(cluste
         wait_until(lambda: cluster.alive_nodes() == ALL, "three nodes", timeout=BACK, every=1)
     assert done.code == 1, done.tail
     assert "is back at" in done.tail
+    assert "this release does not start" in done.tail
     assert [finished.tail for finished in answers if finished.code != 0] == []
     assert _releases(cluster) == before
     cluster.apply().expect(0)  # the later wheel lies beside the others; nothing uses it

@@ -12,6 +12,8 @@ class Args(Arguments, frozen=True):
     """A script; exit status 0 means that it has."""
     what: str
     """What is awaited, for the message when it does not come."""
+    hopeless: str = ""
+    """A script; exit status 0 means that it never will, and what it says is why."""
     timeout: int = 60
     """Seconds."""
     after: tuple[str, ...] = ()
@@ -27,11 +29,16 @@ def plan(args: Args, situation: Situation) -> Change | None:
     if situation.found[f"guard:{args.until}"].status == 0 and not changed:
         return None
     message = quote(f"not within {args.timeout} s: {args.what}")
+    give_up = (
+        f"  if why=$( {args.hopeless}\n) 2>/dev/null; then printf '%s\\n' \"$why\" >&2; exit 1; fi\n"
+        if args.hopeless
+        else ""
+    )
     script = (
         f"end=$(( $(date +%s) + {args.timeout} ))\n"
         f"until ( {args.until}\n) >/dev/null 2>&1; do\n"
         f'  [ "$(date +%s)" -lt "$end" ] || {{ echo {message} >&2; exit 1; }}\n'
-        "  sleep 0.3\ndone"
+        f"{give_up}  sleep 0.3\ndone"
     )
     return Change(f"waits until {args.what}", (Command(script, timeout=args.timeout + 30.0),), (Command("true"),))
 
