@@ -1,0 +1,60 @@
+"""What a machine is: read from what it says, and whether the playbooks know such a machine."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from qaicl.provision import facts
+from qaicl.provision.facts import Facts
+
+
+def test_the_script_tells_of_a_real_machine() -> None:
+    said = subprocess.run(["sh", "-s"], input=facts.SCRIPT, capture_output=True, text=True, check=True).stdout
+    found = facts.parse(said)
+    assert found.cpus >= 1
+    assert found.memory_kb > 0
+    assert found.disk_free_kb > 0
+    assert found.boot_id and found.kernel and found.arch
+    assert found.started_at < found.time
+
+
+def test_what_a_machine_does_not_tell_stays_open() -> None:
+    assert facts.parse("") == Facts()
+    assert facts.parse("a greeting\nPATH=/bin\ncpus=\nmemory_kb=12\n") == Facts(memory_kb=12)
+
+
+@pytest.mark.parametrize(
+    ("vendors", "nvidia"), [("0x10de", True), ("0x8086 0x10de 0x1af4", True), ("0x1002", False), ("", False)]
+)
+def test_a_gpu_is_known_by_its_vendor(vendors: str, nvidia: bool) -> None:
+    assert facts.parse(f"pci_vendors={vendors} ").nvidia is nvidia
+
+
+def test_a_reboot_shows_in_the_kernels_id_or_in_the_start_of_pid_1() -> None:
+    before = Facts(boot_id="k", init_start=1)
+    assert before.boot != Facts(boot_id="l", init_start=1).boot
+    assert before.boot != Facts(boot_id="k", init_start=2).boot
+
+
+GOOD = {"os": "debian", "os_version": "12", "init": "systemd", "arch": "x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({}, ""),
+        ({"os_version": "13", "arch": "aarch64"}, ""),
+        ({"os": "ubuntu", "os_version": "24.04"}, ""),
+        ({"os": "ubuntu", "os_version": "22.04"}, "it runs ubuntu 22.04"),
+        ({"os_version": "11"}, "it runs debian 11"),
+        ({"os_version": ""}, "it runs debian"),
+        ({"os": "", "os_version": ""}, "it runs an unknown system"),
+        ({"os": "fedora", "os_version": "42"}, "it runs fedora 42"),
+        ({"arch": "riscv64"}, "its architecture is riscv64"),
+        ({"init": "runit"}, "PID 1 is 'runit', not systemd"),
+    ],
+)
+def test_why_the_playbooks_cannot_work_there(more: dict[str, str], why: str) -> None:
+    assert facts.unsupported(Facts(**{**GOOD, **more})) == why
