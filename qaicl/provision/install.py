@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from qaicl.errors import StepFailedError
 from qaicl.provision.lock import guarded
 from qaicl.provision.operations.base import PACKAGE_INDEX, STATE, BundleFile, Install, Upload, quote
-from qaicl.provision.operations.package import APT
+from qaicl.provision.operations.package import APT, FINISH
 from qaicl.provision.ssh import Connection, Result
 from qaicl.provision.upload import Progress, push
 
@@ -60,13 +60,13 @@ def _words() -> dict[str, str]:
         f"-o Dir::State::lists={DIRECTORY}/lists -o Dir::Cache::archives={DIRECTORY}/archives "
         "-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Default-Release="
     )
-    return {"apt": apt, "directory": DIRECTORY, "index": PACKAGE_INDEX}
+    return {"finish": FINISH, "apt": apt, "directory": DIRECTORY, "index": PACKAGE_INDEX}
 
 
 # What an interrupted run left half installed is finished first. What another bundle left goes. `trusted` because the
 # index has no signature: it came from the operator, verified.
-_LOOK = """set -e; dpkg --configure -a >&2
-cd {directory}; mkdir -p lists/partial archives/partial
+_LOOK = """set -e
+{finish}cd {directory}; mkdir -p lists/partial archives/partial
 echo 'deb [trusted=yes] file:{directory} ./' > sources.list
 for f in *.deb; do grep -qxF "Filename: ./$f" {index} || rm -f "$f"; done
 {apt} -o APT::Update::Error-Mode=any update >&2

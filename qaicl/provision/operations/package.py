@@ -23,6 +23,15 @@ APT = (
     "-o Dpkg::Options::=--force-confold -o Acquire::Retries=2 -o Acquire::http::Timeout=20"
 )
 
+FINISH = """for n in $(seq 300); do
+  s=0; said=$(LC_ALL=C dpkg --configure -a 2>&1) || s=$?
+  case "$s $said" in 0*) break ;; *"lock was locked"*|*"database is locked"*) sleep 2 ;; *) break ;; esac
+done
+[ "$s" = 0 ] || ( echo "$said" >&2; exit 1 )
+"""
+"""Shell: finish what an interrupted run left half installed, after whoever holds dpkg's lock (a new machine's own
+upgrade, often) is done; ten minutes at most."""
+
 
 class Args(Arguments, frozen=True):
     """Arguments of ``package``."""
@@ -66,9 +75,7 @@ def plan(args: Args, situation: Situation) -> Change | None:
         return None
     names = " ".join(quote(name) for name in missing)
     from_mirror = (
-        "set -e; dpkg --configure -a\n"  # finishes what an interrupted run left half installed
-        f"{APT} -o APT::Update::Error-Mode=any update\n"
-        f"{APT} install --no-install-recommends {names}"
+        f"set -e\n{FINISH}{APT} -o APT::Update::Error-Mode=any update\n{APT} install --no-install-recommends {names}"
     )
     install: Action = Command(from_mirror, timeout=1800.0)
     if situation.packages:
