@@ -207,7 +207,13 @@ class SmtpSink:
                 why = f"{error.smtp_code} {error.smtp_error!r}"[:200]
             raise SinkError(f"the mail server {where} did not take the mail", why=why) from error
         if refused:
-            raise SinkError("the mail server refused recipients", why=", ".join(sorted(refused)))
+            raise SinkError(
+                f"the mail server {where} refused {', '.join(sorted(refused))}",
+                # Once more would be once too often for the others.
+                permanent=True,
+                why="the other recipients have the mail",
+                fix="mend alerts.sinks",
+            )
 
     def _log_in(self, server: smtplib.SMTP, where: str) -> None:
         try:

@@ -33,8 +33,8 @@ from qaicl.oracle.store import Store, floor
 from qaicl.settings import AssetSettings
 
 HOUR = timedelta(hours=1)
-DAYS = 3
-ASSETS = ("qubic", "second", "third")
+DAYS = 2
+ASSETS = ("qubic", "second")
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
 

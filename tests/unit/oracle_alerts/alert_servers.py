@@ -80,6 +80,8 @@ class Mailbox:
         self.password = ""
         """Offers AUTH, and takes this password of anybody; empty: asks for none."""
         self.login_answer = "535 5.7.8 no such user, or another password"
+        self.unknown: set[str] = set()
+        """Recipients that it refuses."""
         self.drip = 0.0
         """Seconds between the single bytes of a greeting that never ends; 0 greets as usual."""
         self.port = 0
@@ -126,6 +128,8 @@ class _Mail(socketserver.StreamRequestHandler):
                     self.encrypted = True
                 case "AUTH":
                     self._log_in(rest.removeprefix("PLAIN "))
+                case "RCPT" if any(one in rest for one in self.mailbox.unknown):
+                    self.say("550 no such user")
                 case "DATA":
                     self._take()
                 case "QUIT":

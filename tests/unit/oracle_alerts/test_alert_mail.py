@@ -147,6 +147,24 @@ def test_a_webhook_that_does_not_know_the_token_is_not_asked_again(status: int) 
     assert caught.value.permanent
 
 
+def test_who_has_the_mail_does_not_get_it_again_because_another_was_refused(mailbox: Mailbox) -> None:
+    mailbox.unknown = {"gone@example.org"}
+    both = SinkSettings(
+        kind="smtp",
+        host="127.0.0.1",
+        port=mailbox.port,
+        sender="q@example.org",
+        recipients=("a@example.org", "gone@example.org"),
+    )
+    with pytest.raises(SinkError, match="refused gone@example.org: the other recipients have the mail") as caught:
+        SmtpSink(both, "").deliver(MESSAGE)
+    assert caught.value.permanent and len(mailbox.mails) == 1
+    with pytest.raises(SinkError, match="did not take the mail: SMTPRecipientsRefused") as nobody:
+        mailbox.unknown.add("a@example.org")
+        SmtpSink(both, "").deliver(MESSAGE)
+    assert not nobody.value.permanent and len(mailbox.mails) == 1
+
+
 def test_a_mail_server_that_drips_is_cut_off(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEADLINE", 0.3)
     mailbox.drip = 0.02
