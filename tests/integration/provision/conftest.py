@@ -7,11 +7,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from packaging.specifiers import SpecifierSet
 
 from qaicl.models import manifest
 from qaicl.provision import bundle
@@ -83,17 +82,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         text=True,
         check=True,
     ).stdout.strip()
-    index = home / "index"
-    index.mkdir()
-    for name, wanted in bundle.closure(python, platform.machine()).items():
-        # A floor such as >=4.0.3 where this Python needs nothing of the kind.
-        version = wanted.removeprefix("==") if wanted.startswith("==") else "99"
-        assert SpecifierSet(wanted).contains(version)
-        write_wheel(index, name, version)
+
+    def fetch(pins: Mapping[str, str], target: Path, *rest: object) -> None:
+        for name, wanted in pins.items():
+            # A floor such as >=4.0.3 where this Python needs nothing of the kind.
+            write_wheel(target, name, wanted.removeprefix("==") if wanted.startswith("==") else "99")
+
     wheel = write_wheel(home, "qaicl", "0.1.0")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIP_NO_INDEX", "1")
-        patch.setenv("PIP_FIND_LINKS", str(index))
+        patch.setattr(bundle, "_download", fetch)
         bundle.ensure(
             home / "bundles" / "demo", python=python, machine=platform.machine(), say=lambda text: None, wheel=wheel
         )
@@ -102,7 +99,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     (model / "config.json").write_text("{}")
     files = manifest.record(model)
     manifest.write(model, manifest.Manifest(manifest.LAYOUT, "tiny", "file:", "llama", "", "", files, {}, ""))
-    return Prepared(wheel, home / "bundles", home / "models")
+    return Prepared(wheel, home / "bundles", home / "models", python)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -282,6 +283,8 @@ class Prepared:
     wheel: Path
     bundles: Path
     models: Path
+    python: str
+    """The machines' Python."""
 
 
 def write_wheel(directory: Path, name: str, version: str, content: str = "") -> Path:
@@ -355,6 +358,8 @@ class Operator:
             line += ["-f", str(self.inventory)]
         if command in ("plan", "apply", "bundle"):
             line += ["--wheel", str(self._prepared.wheel)]
+        if command == "bundle":
+            line += ["--python", self._prepared.python, "--machine", platform.machine()]
         if command in ("plan", "apply"):
             line += ["--playbooks", str(self.playbooks)]
         return line
