@@ -345,13 +345,22 @@ class SinkError(OracleError, UnreachableError):
     Args:
         retry_after: seconds after which the receiver wants to be asked again; None: the usual back-off.
         permanent: trying again is of no use, or does harm, until the operator has mended something.
+        unknown: the receiver may have taken it all the same.
     """
 
     exit_code = 4
 
     def __init__(
-        self, what: str, *, retry_after: float | None = None, permanent: bool = False, why: str = "", fix: str = ""
+        self,
+        what: str,
+        *,
+        retry_after: float | None = None,
+        permanent: bool = False,
+        unknown: bool = False,
+        why: str = "",
+        fix: str = "",
     ) -> None:
         super().__init__(what, why=why, fix=fix)
         self.retry_after = retry_after
         self.permanent = permanent
+        self.unknown = unknown

@@ -27,7 +27,12 @@ from qaicl.oracle.alerts.tables import alert_history, alert_outbox
 from qaicl.oracle.store import Store
 
 CLAIM = 60.0
-"""Seconds that a process has for one delivery; longer than any sink takes, see ``sinks.DEADLINE``."""
+"""Seconds that a process has for one delivery."""
+DEADLINE = 30.0
+"""Seconds that a sink takes at most, however slowly the receiver drips; well below the claim."""
+TIMEOUT = 15.0
+"""Seconds that a sink waits for one answer."""
+AGAIN = "mend the sink's secret, then run: qaicl oracle alerts retry"
 BACKOFF = 5.0
 LONGEST_BACKOFF = 3600.0
 LONGEST_WAIT = 86_400.0
@@ -40,7 +45,7 @@ class Sink(Protocol):
     at_most_once: bool
 
     def deliver(self, message: Message) -> None:
-        """Hand the message over, within ``sinks.DEADLINE`` seconds.
+        """Hand the message over, within :data:`DEADLINE` seconds.
 
         Raises:
             SinkError: it was not taken, or nobody knows.
@@ -134,7 +139,8 @@ class Outbox:
                 )
             sink.deliver(claimed.message)
         except SinkError as error:
-            self._failed(claimed, error)
+            lost = error.unknown and sink is not None and sink.at_most_once
+            self._failed(claimed, error, "unknown" if lost else "refused" if error.permanent else "pending")
             return str(error)
         self._sent(claimed)
         return ""
@@ -170,7 +176,7 @@ class Outbox:
             connection.execute(update(alert_outbox).where(alert_outbox.c.key == claimed.key).values(values))
             connection.execute(insert(alert_history).values(_event(claimed, "delivered", claimed.message.subject, now)))
 
-    def _failed(self, claimed: _Claimed, error: SinkError) -> None:
+    def _failed(self, claimed: _Claimed, error: SinkError, state: str) -> None:
         # Only with the claim still held: another process may have delivered the message since.
         table, now = alert_outbox, self._clock()
         if error.retry_after is None:
@@ -178,7 +184,7 @@ class Outbox:
         else:
             wait = max(1.0, min(error.retry_after, LONGEST_WAIT))
         values = {
-            "state": "refused" if error.permanent else "pending",
+            "state": state,
             "next_at": now + timedelta(seconds=wait),
             "reason": str(error),
             "claim": None,

@@ -1,7 +1,7 @@
 """Where alerts go: a log file, the monitor's stream, a webhook, mail, a Telegram-style HTTP API.
 
-A sink raises SinkError where it could not deliver, never with a secret in the text, and gives up before
-:data:`DEADLINE`: the outbox's claim must outlast every delivery.
+A sink raises SinkError where it could not deliver, never with a secret in the text, and gives up at the deadline: the
+outbox's claim must outlast every delivery.
 """
 
 from __future__ import annotations
@@ -10,16 +10,9 @@ import asyncio
 import fcntl
 import ipaddress
 import os
-import smtplib
-import socket
 import ssl
 import stat
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC
-from email.message import EmailMessage
-from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,24 +20,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from qaicl.errors import SettingsError, SinkError
+from qaicl.oracle.alerts.mail import SmtpSink
 from qaicl.oracle.alerts.model import Message
-from qaicl.oracle.alerts.outbox import Sink
+from qaicl.oracle.alerts.outbox import AGAIN, DEADLINE, TIMEOUT, Sink
 from qaicl.settings import AlertSettings, Paths, SinkSettings
 
 if TYPE_CHECKING:
     import httpx
 
-TIMEOUT = 15.0
-"""Seconds for one answer."""
-DEADLINE = 30.0
-"""Seconds for one delivery as a whole, however slowly the receiver drips."""
 REPLY_LIMIT = 65_536
 """Bytes of an answer that are read."""
 LOG_TAIL = 1_048_576
 """Bytes at the end of the log in which a message that was written already is looked for."""
 NOT_ALLOWED = (401, 403)
 """Answers that say that the secret is wrong; asking again with it may lock the account."""
-AGAIN = "mend the sink's secret, then run: qaicl oracle alerts retry"
 STREAM = "qaicl:alerts"
 """The Redis stream that the monitor reads."""
 STREAM_LENGTH = 10_000
@@ -169,102 +158,6 @@ class TelegramSink:
             )
 
 
-class SmtpSink:
-    """A mail. Its Message-ID is made from the key, so that a mail system can see a second copy; many do not look."""
-
-    def __init__(self, settings: SinkSettings, password: str) -> None:
-        self._settings = settings
-        self._password = password
-        self.at_most_once = settings.at_most_once
-
-    def deliver(self, message: Message) -> None:
-        """Send; taken once the server has answered the body with 250."""
-        settings = self._settings
-        mail = EmailMessage()
-        mail["Subject"] = message.subject
-        mail["From"] = settings.sender
-        mail["To"] = ", ".join(settings.recipients)
-        mail["Date"] = format_datetime(message.at.astimezone(UTC))
-        mail["Message-ID"] = f"<{message.key[:32]}@qaicl.alerts>"
-        mail.set_content(message.text + "\n")
-        where = f"{settings.host}:{settings.port}"
-        try:
-            with _Mailer(settings.host, settings.port) as server:
-                if settings.starttls:
-                    _secure(server, where)
-                if settings.user:
-                    self._log_in(server, where)
-                refused = server.send_message(mail)
-        except ssl.SSLCertVerificationError as error:
-            raise SinkError(
-                f"the mail server {where} has a certificate that is not trusted",
-                why=error.verify_message,
-                fix="name its authority's certificate in SSL_CERT_FILE",
-            ) from error
-        except (OSError, smtplib.SMTPException) as error:
-            why = type(error).__name__
-            if isinstance(error, smtplib.SMTPResponseException):
-                why = f"{error.smtp_code} {error.smtp_error!r}"[:200]
-            raise SinkError(f"the mail server {where} did not take the mail", why=why) from error
-        if refused:
-            raise SinkError(
-                f"the mail server {where} refused {', '.join(sorted(refused))}",
-                # Once more would be once too often for the others.
-                permanent=True,
-                why="the other recipients have the mail",
-                fix="mend alerts.sinks",
-            )
-
-    def _log_in(self, server: smtplib.SMTP, where: str) -> None:
-        try:
-            server.login(self._settings.user, self._password)
-        except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError) as error:
-            # The server's own words are left out: nobody knows that they do not repeat the password.
-            code = getattr(error, "smtp_code", None)
-            raise SinkError(
-                f"the mail server {where} does not let {self._settings.user} log in",
-                # 4xx: it cannot tell now, such as 454 while its directory is down.
-                permanent=code is None or code >= 500,
-                why=f"it answered {code}" if code else "it offers no way to log in that is known here",
-                fix=AGAIN,
-            ) from None
-
-
-class _Mailer(smtplib.SMTP):
-    """An SMTP connection that is cut at the deadline: smtplib's own limit is a wait for each answer."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._deadline = threading.Timer(DEADLINE, self._cut)
-        self._deadline.daemon = True
-        self._deadline.start()
-        try:
-            super().__init__(host, port, timeout=TIMEOUT)
-        except BaseException:
-            self._deadline.cancel()
-            raise
-
-    def close(self) -> None:
-        self._deadline.cancel()
-        super().close()
-
-    def _cut(self) -> None:
-        if self.sock is not None:
-            with suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-
-
-def _secure(server: smtplib.SMTP, where: str) -> None:
-    try:
-        server.starttls(context=ssl.create_default_context())
-    except smtplib.SMTPNotSupportedError as error:
-        raise SinkError(
-            f"the mail server {where} offers no STARTTLS",
-            permanent=True,
-            why="nothing is sent to it in the clear",
-            fix="name one that does, then run: qaicl oracle alerts retry",
-        ) from error
-
-
 def payload(message: Message) -> dict[str, object]:
     """A message as JSON-ready data: what the log, the monitor and a webhook get."""
     plain: dict[str, object] = msgspec.to_builtins(message)
@@ -359,10 +252,14 @@ def _post(url: str, body: object, headers: Mapping[str, str], who: str) -> httpx
     try:
         return asyncio.run(post())
     except TimeoutError:
-        raise SinkError(f"{who} does not answer", why=f"no whole answer within {DEADLINE:.0f} s") from None
+        why = f"no whole answer within {DEADLINE:.0f} s"
+        raise SinkError(f"{who} does not answer", unknown=True, why=why) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        unsent = isinstance(
+            error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol | httpx.InvalidURL
+        )
         # The error's text may carry the URL, and with it a token.
-        raise SinkError(f"{who} does not answer", why=type(error).__name__) from None
+        raise SinkError(f"{who} does not answer", unknown=not unsent, why=type(error).__name__) from None
 
 
 @cache

@@ -80,6 +80,9 @@ class Mailbox:
         self.password = ""
         """Offers AUTH, and takes this password of anybody; empty: asks for none."""
         self.login_answer = "535 5.7.8 no such user, or another password"
+        self.farewell = "221 bye"
+        self.silent = False
+        """Takes the body and hangs up without an answer."""
         self.unknown: set[str] = set()
         """Recipients that it refuses."""
         self.drip = 0.0
@@ -132,8 +135,10 @@ class _Mail(socketserver.StreamRequestHandler):
                     self.say("550 no such user")
                 case "DATA":
                     self._take()
+                    if self.mailbox.silent:
+                        return
                 case "QUIT":
-                    self.say("221 bye")
+                    self.say(self.mailbox.farewell)
                     return
                 case _:
                     self.say("250 ok")
@@ -159,7 +164,8 @@ class _Mail(socketserver.StreamRequestHandler):
             body += part
         if not self.mailbox.refuse:
             self.mailbox.mails.append(body.decode())
-        self.say(self.mailbox.refuse or "250 taken")
+        if not self.mailbox.silent:
+            self.say(self.mailbox.refuse or "250 taken")
 
     def say(self, text: str) -> None:
         self.wfile.write(text.encode() + b"\r\n")

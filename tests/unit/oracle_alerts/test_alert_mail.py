@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from qaicl.errors import SettingsError, SinkError
+from qaicl.oracle.alerts import mail as module
 from qaicl.oracle.alerts import model
-from qaicl.oracle.alerts import sinks as module
 from qaicl.oracle.alerts.engine import AlertEngine
+from qaicl.oracle.alerts.mail import SmtpSink
 from qaicl.oracle.alerts.model import Condition, Level, Message
 from qaicl.oracle.alerts.outbox import Outbox
-from qaicl.oracle.alerts.sinks import SmtpSink, WebhookSink, sinks
+from qaicl.oracle.alerts.sinks import WebhookSink, sinks
 from qaicl.oracle.store import Store
 from qaicl.settings import AlertSettings, Paths, RouteSettings, SinkSettings
 
@@ -156,13 +157,43 @@ def test_who_has_the_mail_does_not_get_it_again_because_another_was_refused(mail
         sender="q@example.org",
         recipients=("a@example.org", "gone@example.org"),
     )
-    with pytest.raises(SinkError, match="refused gone@example.org: the other recipients have the mail") as caught:
+    with pytest.raises(SinkError, match=r"refused gone@example\.org: the other recipients have the mail") as caught:
         SmtpSink(both, "").deliver(MESSAGE)
     assert caught.value.permanent and len(mailbox.mails) == 1
     with pytest.raises(SinkError, match="did not take the mail: SMTPRecipientsRefused") as nobody:
         mailbox.unknown.add("a@example.org")
         SmtpSink(both, "").deliver(MESSAGE)
     assert not nobody.value.permanent and len(mailbox.mails) == 1
+
+
+@pytest.mark.parametrize(("at_most_once", "state", "mails"), [(True, "unknown", 1), (False, "pending", 2)])
+def test_a_mail_whose_fate_nobody_knows_is_sent_again_or_not_as_the_settings_say(
+    mailbox: Mailbox, at_most_once: bool, state: str, mails: int
+) -> None:
+    """The server takes the body and hangs up before it has said so."""
+    mailbox.silent = True
+    sink = mail(mailbox)
+    sink.at_most_once = at_most_once
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    rings = Condition(labels={"alert": "x"}, level=Level.info, value=1, fire_from=1, clear_below=1, summary="x")
+    with Store.in_memory() as store:
+        engine = AlertEngine(store, AlertSettings(group_wait=0.001, routes=(RouteSettings(sinks=("mail",)),)))
+        engine.evaluate([rings], {}, start)
+        engine.tick(start + timedelta(seconds=1))
+        for hours in (1, 2):
+            outbox = Outbox(store, {"mail": sink}, lambda hours=hours: start + timedelta(hours=hours))
+            assert outbox.deliver().sent == 0
+        assert [one.state for one in outbox.waiting()] == [state]
+    assert len(mailbox.mails) == mails
+
+
+def test_a_server_that_takes_leave_badly_has_the_mail_all_the_same(mailbox: Mailbox) -> None:
+    mailbox.farewell = "421 too busy to say goodbye"
+    mail(mailbox).deliver(MESSAGE)
+    assert len(mailbox.mails) == 1
+    with pytest.raises(SinkError, match="log in") as caught:
+        mail(mailbox, "wrong horse").deliver(MESSAGE)
+    assert caught.value.permanent
 
 
 def test_a_mail_server_that_drips_is_cut_off(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:

