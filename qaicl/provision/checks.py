@@ -115,7 +115,8 @@ class Checker:
                     found.append(Finding(check.name, machine.host.name, answer.ok, answer.found, fix))
             return found
 
-        findings = [finding for group in in_parallel(one, session.machines) for finding in group]
+        groups = in_parallel(one, session.machines, interrupt=session.close)
+        findings = [finding for group in groups for finding in group]
         for finding in findings:
             session.events("check", finding.host, name=finding.check, text=finding.found, ok=finding.ok)
         return findings

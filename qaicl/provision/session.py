@@ -160,7 +160,7 @@ class Session:
                 self.failed(machine.host.name, error)
                 return None
 
-        found = [entry for entry in in_parallel(one, self.machines) if entry is not None]
+        found = [entry for entry in in_parallel(one, self.machines, interrupt=self.close) if entry is not None]
         for entry in found:
             self.events("planned", entry.host, changes=len(entry.changes))
         return found

@@ -37,7 +37,8 @@ def plan(args: Args, situation: Situation) -> Change | None:
         reason = f"{args.path} is there and is no directory"
         return Change(reason, (Command(f"echo {quote(reason)} >&2; exit 1"),))
     do = f"install -d -m {args.mode} -o {quote(args.owner)} -g {quote(args.group)} {path}"
-    return Change(f"{args.path} is missing", (Command(do),), (Command(f"rmdir {path}"),))
+    diff = f"+{args.owner}:{args.group} {args.mode}"
+    return Change(f"{args.path} is missing", (Command(do),), (Command(f"rmdir {path}"),), diff)
 
 
 OPERATION = Operation("directory", Args, probes, plan)

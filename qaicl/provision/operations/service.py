@@ -69,6 +69,7 @@ def plan(args: Args, situation: Situation) -> Change | None:
         f"{args.name} {' and '.join(reasons)}",
         (Command(commands, timeout=180.0),),
         (Command("\n".join(undo) or "true"),),
+        "\n".join(f"+ {line}" for line in script),
         touches=(f"service:{args.name}",),
     )
 

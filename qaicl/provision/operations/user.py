@@ -32,7 +32,8 @@ def plan(args: Args, situation: Situation) -> Change | None:
             f"getent group {args.name} >/dev/null || groupadd -r {args.name} || exit 1\n"
             f"useradd -r -g {args.name} -M -d {quote(args.home)} -s {quote(args.shell)}{more} {args.name}"
         )
-        return Change(f"there is no user {args.name}", (Command(script),), (Command(f"userdel {args.name}"),))
+        diff = f"+{args.home} {args.shell}" + "".join(f"\n+group {group}" for group in args.groups)
+        return Change(f"there is no user {args.name}", (Command(script),), (Command(f"userdel {args.name}"),), diff)
     entry, _, member_line = found.stdout.partition("\n")
     *_, home, shell = entry.strip().split(":")
     missing = sorted(set(args.groups) - set(member_line.split()))
