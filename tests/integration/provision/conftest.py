@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket
 import subprocess
@@ -41,7 +42,8 @@ def machines(keys: Keys) -> Iterator[Callable[[str], Machine]]:
         Path(directory).chmod(0o755)
 
         def start(name: str) -> Machine:
-            address = f"127.0.0.{11 + len(started)}"
+            # Another test run beside this one has other addresses, and so the same ports are free.
+            address = f"127.{1 + os.getpid() // 256 % 250}.{os.getpid() % 256}.{11 + len(started)}"
             with socket.socket() as free:
                 free.bind((address, 0))
                 port = free.getsockname()[1]
