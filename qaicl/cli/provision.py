@@ -265,12 +265,14 @@ def unlock(
     from qaicl.provision.provisioning import Choice
 
     confirm("Another controller may still be at work. Take its lock?", yes)
-    found = _provisioning(ctx, file, _silent).unlock(Choice(tuple(limit or ())))
+    found, failure = _provisioning(ctx, file, _silent).unlock(Choice(tuple(limit or ())))
     if output is Format.json:
         emit_json([{"host": host, "was_held_by": holder} for host, holder in found.items()])
-        return
-    for host, holder in found.items():
-        typer.echo(f"{host}: {f'taken from {holder}' if holder else 'was not locked'}")
+    else:
+        for host, holder in found.items():
+            typer.echo(f"{host}: {f'taken from {holder}' if holder else 'was not locked'}")
+    if failure:
+        raise failure
 
 
 @app.command(epilog="Example: qaicl provision bundle -f cluster.yaml")

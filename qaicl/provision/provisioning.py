@@ -11,7 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from qaicl.errors import BundleError, HostRefusedError, HostUnreachableError, QaiclError, UsageError
+from qaicl.errors import (
+    BundleError,
+    HostRefusedError,
+    HostUnreachableError,
+    ProvisionError,
+    QaiclError,
+    UsageError,
+)
 from qaicl.provision import apply, bundle, install, journal, lock, package_bundle, ssh
 from qaicl.provision import plan as planning
 from qaicl.provision.apply import Outcome
@@ -305,13 +312,16 @@ class Provisioning:
 
         return in_parallel(one, self.inventory.limited(choice.limit))
 
-    def unlock(self, choice: Choice) -> dict[str, str]:
-        """End whoever holds the locks; host → who it was, empty where nobody did."""
+    def unlock(self, choice: Choice) -> tuple[dict[str, str], ProvisionError | None]:
+        """End whoever holds the locks; host → who it was, empty where nobody did, and what was not reached."""
+        found = {}
         with self.session(choice, locked=False) as opened:
-            found = {machine.host.name: lock.break_lock(machine.connection) for machine in opened.machines}
-            if error := apply.verdict(opened.failures, ()):
-                raise error
-        return found
+            for machine in opened.machines:
+                try:
+                    found[machine.host.name] = lock.break_lock(machine.connection)
+                except ProvisionError as error:
+                    opened.failed(machine.host.name, error)
+            return found, apply.verdict(opened.failures, ())
 
 
 def _run_id() -> str:

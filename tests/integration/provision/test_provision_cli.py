@@ -353,6 +353,17 @@ def test_two_controllers_and_the_way_out(operator: Operator, machine: Machine) -
     assert json.loads(operator("unlock", "--yes", "-o", "json").out)["items"] == [{"host": "a", "was_held_by": ""}]
 
 
+def test_unlock_tells_what_it_took_also_where_another_machine_is_off(
+    operator: Operator, machines: Callable[[str], Machine]
+) -> None:
+    off, on = machines("a"), machines("b")
+    off.stop()
+    operator.describe(off, on)
+    done = operator("unlock", "--yes")
+    assert (done.code, done.out) == (4, "b: was not locked\n")
+    assert "a (" in done.err
+
+
 def test_verify_names_each_failure_with_its_fix(operator: Operator, machine: Machine) -> None:
     machine.fake("systemctl", "echo failed; exit 3")
     machine.fake("redis-cli", "echo role:master")
