@@ -219,3 +219,9 @@ def test_forecasts_from_before_are_kept_and_still_get_their_outcome(empty_databa
         assert resolve_due(store, settings, NOW + HORIZON) == 1
         (old,) = Records(store).made("qubic", "old 1", NOW - HOUR, NOW + HORIZON)
     assert (old.source, old.written_at, old.outcome_price) == ("", NOW, 1.3)
+
+
+def test_what_is_older_than_half_a_year_is_not_counted(local_store: Store) -> None:
+    Records(local_store).save_forecasts([forecast(0, 0.6, 1.1), forecast(24 * 100, 0.6, 1.1)])
+    found = live_record(local_store, "qubic", HORIZON, NOW + timedelta(days=200))
+    assert (found.made, found.since) == (1, NOW + timedelta(days=100))
