@@ -48,9 +48,10 @@ class Records:
         with self._store.writing() as connection:
             return upsert(connection, forecasts, [msgspec.structs.asdict(forecast) for forecast in made], ())
 
-    def open_forecasts(self, now: datetime) -> list[ForecastRecord]:
-        """Forecasts whose time has come and whose outcome is not written yet."""
-        query = select(forecasts).where(forecasts.c.resolved_at.is_(None), forecasts.c.target_at <= now)
+    def open_forecasts(self, start: datetime, now: datetime) -> list[ForecastRecord]:
+        """Forecasts whose time has come, since ``start``, and whose outcome is not written yet."""
+        due = forecasts.c.target_at.between(start, now)
+        query = select(forecasts).where(forecasts.c.resolved_at.is_(None), due)
         with self._store.reading() as connection:
             rows = connection.execute(query.order_by(forecasts.c.target_at)).mappings()
             return [ForecastRecord(**row) for row in rows]

@@ -87,11 +87,15 @@ def keep_record(
 
 
 def resolve_due(store: Store, settings: Settings, now: datetime) -> int:
-    """Write the outcome of each forecast whose bar is stored by now; the others wait. Returns how many."""
+    """Write the outcome of each forecast whose bar is stored by now; the others wait. Returns how many.
+
+    They wait for as long as holes are filled, ``oracle.history_days``; without a bar by then there is no outcome.
+    """
     records = Records(store)
-    interval = settings.values.oracle.candle_interval
+    oracle = settings.values.oracle
+    interval = oracle.candle_interval
     resolved = 0
-    for due in records.open_forecasts(now):
+    for due in records.open_forecasts(now - timedelta(days=oracle.history_days), now):
         # From the same exchange: the difference between two of them is no move of the market.
         start = due.target_at - INTERVALS[interval]
         bars = store.candles(due.asset, start, due.target_at, interval, source=due.source or None)

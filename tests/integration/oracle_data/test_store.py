@@ -208,8 +208,9 @@ def test_forecasts_are_written_before_and_resolved_once(store: Store) -> None:
     )
     assert records.save_forecasts([made]) == 1
     assert records.save_forecasts([msgspec.structs.replace(made, probability=0.99)]) == 0
-    assert records.open_forecasts(NOW - timedelta(minutes=1)) == []
-    (open_one,) = records.open_forecasts(NOW)
+    assert records.open_forecasts(NOW - HOUR, NOW - timedelta(minutes=1)) == []
+    assert records.open_forecasts(NOW + HOUR, NOW + 2 * HOUR) == []
+    (open_one,) = records.open_forecasts(NOW - HOUR, NOW)
     records.resolve(open_one, 1.2, NOW)
     records.resolve(open_one, 9.9, NOW)
     (done,) = records.made("qubic", "m 1", NOW - 2 * HOUR, NOW)

@@ -189,6 +189,21 @@ def test_the_interval_is_wilsons() -> None:
     assert (one.low, one.high) == pytest.approx((0.2065, 1.0), abs=5e-4)
 
 
+def test_what_is_older_than_half_a_year_is_not_counted(local_store: Store) -> None:
+    Records(local_store).save_forecasts([forecast(0, 0.6, 1.1), forecast(24 * 100, 0.6, 1.1)])
+    found = live_record(local_store, "qubic", HORIZON, NOW + timedelta(days=200))
+    assert (found.made, found.since) == (1, NOW + timedelta(days=100))
+
+
+def test_an_outcome_is_waited_for_as_long_as_holes_are_filled(local_store: Store, tmp_path: Path) -> None:
+    settings = Settings(Values(), Paths(tmp_path, tmp_path, tmp_path), "default")
+    Records(local_store).save_forecasts([forecast(0, 0.6, None)])
+    local_store.add(Batch(source="mexc", candles=(candle(NOW + HORIZON, 1.1),)), now=NOW)
+    filled_for = timedelta(days=settings.values.oracle.history_days)
+    assert resolve_due(local_store, settings, NOW + HORIZON + filled_for + HOUR) == 0
+    assert resolve_due(local_store, settings, NOW + HORIZON + filled_for) == 1
+
+
 # --- databases from before -----------------------------------------------------------------------
 
 
@@ -219,9 +234,3 @@ def test_forecasts_from_before_are_kept_and_still_get_their_outcome(empty_databa
         assert resolve_due(store, settings, NOW + HORIZON) == 1
         (old,) = Records(store).made("qubic", "old 1", NOW - HOUR, NOW + HORIZON)
     assert (old.source, old.written_at, old.outcome_price) == ("", NOW, 1.3)
-
-
-def test_what_is_older_than_half_a_year_is_not_counted(local_store: Store) -> None:
-    Records(local_store).save_forecasts([forecast(0, 0.6, 1.1), forecast(24 * 100, 0.6, 1.1)])
-    found = live_record(local_store, "qubic", HORIZON, NOW + timedelta(days=200))
-    assert (found.made, found.since) == (1, NOW + timedelta(days=100))
