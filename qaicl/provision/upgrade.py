@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,40 +69,44 @@ def _one(provisioning: Provisioning, cluster: _Cluster, host: Host) -> bool:
         before = machine.connection.run(f"readlink {LINK} || true").text.strip()
         restarts = any("service:qaicl-node" in entry.change.touches for entry in plans[0].changes if entry.change)
         old_pid = cluster.node(host.name).get("pid") if restarts else None
-        drained = host.has("node") and _drain(provisioning, cluster, host)
-        outcome = provisioning.apply(session, plans)[0]
-        try:
-            if failure := apply.verdict({}, [outcome]):
-                raise failure
-            _until(
-                lambda: _well(cluster, host, old_pid),
-                HEALTHY_SECONDS,
-                f"{host.name} does not serve with the new release",
-            )
-        except QaiclError as error:
-            raise _go_back(provisioning, machine, before, outcome, error) from error
-        finally:
-            if drained:
-                _resume(cluster, host)
+        with _drained(provisioning, cluster, host):
+            outcome = provisioning.apply(session, plans)[0]
+            try:
+                if failure := apply.verdict({}, [outcome]):
+                    raise failure
+                _until(
+                    lambda: _well(cluster, host, old_pid),
+                    HEALTHY_SECONDS,
+                    f"{host.name} does not serve with the new release",
+                )
+            except QaiclError as error:
+                raise _go_back(provisioning, machine, before, outcome, error) from error
         provisioning.events("upgrade", host.name, text="serves with the new release", ok=True)
         return True
 
 
-def _drain(provisioning: Provisioning, cluster: _Cluster, host: Host) -> bool:
+@contextmanager
+def _drained(provisioning: Provisioning, cluster: _Cluster, host: Host) -> Iterator[None]:
+    """Without work on the host's node; afterwards the node takes work again, however it ended."""
     node = cluster.node(host.name)
-    if node.get("state") != "alive":
-        return False
+    if not host.has("node") or node.get("state") != "alive":
+        yield
+        return
     provisioning.events("upgrade", host.name, text="draining")
     cluster.command(host.name, "drain")
-    end = time.monotonic() + DRAIN_SECONDS
-    while cluster.node(host.name).get("running") and time.monotonic() < end:
-        time.sleep(0.2)
-    return True
-
-
-def _resume(cluster: _Cluster, host: Host) -> None:
-    if cluster.node(host.name).get("state") == "draining":
-        cluster.command(host.name, "resume")
+    try:
+        end = time.monotonic() + DRAIN_SECONDS
+        while cluster.node(host.name).get("running") and time.monotonic() < end:
+            time.sleep(0.2)
+        yield
+    finally:
+        try:
+            # A daemon that was restarted has forgotten it.
+            if cluster.node(host.name).get("state") == "draining":
+                cluster.command(host.name, "resume")
+        except ClusterError as error:
+            text = f"may still be drained ({error.what}): qaicl node drain {host.name} --undo"
+            provisioning.events("upgrade", host.name, text=text, ok=False)
 
 
 def _well(cluster: _Cluster, host: Host, old_pid: int | None) -> bool:
