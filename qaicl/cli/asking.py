@@ -22,7 +22,7 @@ def cluster_status(settings: Settings) -> dict[str, Any]:
         return status
 
 
-def ask_text(settings: Settings, prompt: str) -> str:
+def ask_text(settings: Settings, prompt: str, max_tokens: int = 300) -> str:
     """The cluster's greedy answer to a prompt.
 
     Raises:
@@ -34,7 +34,7 @@ def ask_text(settings: Settings, prompt: str) -> str:
     from qaicl.wire.client import Client
     from qaicl.wire.messages import RequestSpec, new_id
 
-    spec = RequestSpec(new_id(), new_id(), "", (ChatMessage("user", prompt),), Sampling(max_tokens=300))
+    spec = RequestSpec(new_id(), new_id(), "", (ChatMessage("user", prompt),), Sampling(max_tokens=max_tokens))
     text = ""
     with Client(settings.paths.context(settings.context)) as client:
         for update in client.ask([spec]):

@@ -42,21 +42,24 @@ WORD = re.compile(r"[A-Za-z]{3,}")
 REPORT = Path(str(resources.files("qaicl.oracle.report")))
 
 
-@pytest.fixture(scope="module", params=["ethereum", "qubic"])
-def report(
-    request: pytest.FixtureRequest, minilm_directory: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Report]:
+@pytest.fixture(scope="module")
+def loaded(minilm_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> settings.Settings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QAICL_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("QAICL_MODELS_DIRECTORY", str(minilm_directory.parent))
-        with recorded_store() as store:
-            yield build_report(
-                Snapshot.load(store, request.param),
-                timedelta(days=1),
-                generated_at=datetime(2026, 1, 1, tzinfo=UTC),
-                settings=settings.load(),
-                has_network=request.param == "qubic",
-            )
+        return settings.load()
+
+
+@pytest.fixture(scope="module", params=["ethereum", "qubic"])
+def report(request: pytest.FixtureRequest, loaded: settings.Settings) -> Report:
+    with recorded_store() as store:
+        return build_report(
+            Snapshot.load(store, request.param),
+            timedelta(days=1),
+            generated_at=datetime(2026, 1, 1, tzinfo=UTC),
+            settings=loaded,
+            has_network=request.param == "qubic",
+        )
 
 
 def terminal(report: Report) -> str:
