@@ -14,7 +14,7 @@ import pytest
 from qaicl.cli.asking import ask_text
 from qaicl.oracle.report.document import Report
 from qaicl.oracle.report.making import make_report
-from qaicl.oracle.report.narrate import narrate, prompt, unsupported
+from qaicl.oracle.report.narrate import narrate, unsupported
 from tests.integration.cluster.conftest import Cluster, make_cluster
 
 COMMAND = ("oracle", "report", "--recorded", "--asset", "qubic", "--narrate", "-o", "json")
@@ -41,15 +41,12 @@ def test_the_command_asks_the_cluster_and_checks_what_comes_back(cluster: Cluste
     done = cluster.cli(*COMMAND)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
-    answer = ask_text(cluster.settings, prompt(report, "en"))
-    assert len(answer) > 40
-    expected = narrate(report, lambda _: answer, "smollm2-135m")
-    if expected.narrative is None:
-        assert made["narrative"] is None
-        assert made["absent"]["narrative"]["why"] == expected.absent["narrative"].why
-        assert "warning: the narrative was dropped" in done.stderr
+    if made["narrative"] is None:
+        why = made["absent"]["narrative"]["why"]
+        assert why.startswith("the narrative was dropped: "), "the cluster answered, and the answer was checked"
+        assert f"warning: {why}" in done.stderr
     else:
-        assert made["narrative"] == {"text": expected.narrative.text, "model": "smollm2-135m"}
+        assert made["narrative"]["model"] == "smollm2-135m"
         assert unsupported(made["narrative"]["text"], report) == []
 
 
