@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from qaicl.errors import SinkError
 from qaicl.oracle.alerts.model import Message
@@ -202,6 +202,16 @@ class Outbox:
             again = again.where(table.c.sink == sink)
         with self._store.writing() as connection:
             return int(connection.execute(again.values(state="pending", next_at=self._clock(), attempts=0)).rowcount)
+
+    def prune(self, before: datetime) -> int:
+        """Forget messages that were sent, and the history, from before a moment. Returns how many.
+
+        A message that still waits, was refused, or whose fate nobody knows stays.
+        """
+        sent = delete(alert_outbox).where(alert_outbox.c.state == "sent", alert_outbox.c.sent_at < before)
+        told = delete(alert_history).where(alert_history.c.at < before)
+        with self._store.writing() as connection:
+            return sum(int(connection.execute(statement).rowcount) for statement in (sent, told))
 
     def waiting(self) -> list[Delivery]:
         """What is not delivered yet, oldest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from qaicl.errors import NothingStoredError
 from qaicl.oracle.alerts.engine import AlertEngine
@@ -20,7 +20,9 @@ from qaicl.settings import Settings
 def watch_round(
     store: Store, settings: Settings, now: datetime, cluster: Mapping[str, float] | None = None
 ) -> tuple[int, Delivered]:
-    """Assess, evaluate, deliver. May run beside :func:`deliver_due`, here or elsewhere: a message is sent by one.
+    """Assess, evaluate, forget what is older than the retention, deliver.
+
+    May run beside :func:`deliver_due`, here or elsewhere: a message is sent by one.
 
     Args:
         cluster: risk factors measured on a cluster, see :func:`~qaicl.oracle.risk.inputs.assess_snapshot`.
@@ -44,6 +46,7 @@ def watch_round(
         risk = assess_known(snapshot, odd, settings, cluster)
         queued += engine.evaluate(conditions(snapshot, risk, odd, values.alerts), {"asset": asset}, now)
     queued += engine.tick(now)
+    outbox.prune(now - timedelta(days=values.oracle.retention_days))
     return queued, outbox.deliver()
 
 

@@ -153,3 +153,23 @@ def test_a_cluster_that_is_given_counts_in_the_risk(local_store: Store, tmp_path
         (one,) = (a for a in AlertEngine(local_store, ours.values.alerts).active() if a.labels == QUBIC_RISK)
         values[nodes] = one.value
     assert values[60.0] > values[0.0]
+
+
+def test_what_was_sent_is_forgotten_after_the_retention_and_what_waits_is_not(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    both = settings(
+        tmp_path,
+        sinks={"dead": SinkSettings(kind="webhook", url="http://127.0.0.1:1/"), "log": SinkSettings(kind="log")},
+        routes=(RouteSettings(sinks=("dead", "log")),),
+    )
+    watch_round(store, both, NOW)
+    watch_round(store, both, later(WAIT))
+    outbox = Outbox(store, {})
+    waiting = outbox.waiting()
+    days = both.values.oracle.retention_days
+    assert outbox.prune(datetime.now(UTC) - timedelta(days=days)) == 0
+    told = len(AlertEngine(store, both.values.alerts).history())
+    # Everything, and a row of the outbox for each message that the log has.
+    assert outbox.prune(datetime.now(UTC) + HOUR) == told + len(logged(tmp_path))
+    assert AlertEngine(store, both.values.alerts).history() == []
+    assert outbox.waiting() == waiting != []
