@@ -436,7 +436,7 @@ class World:
             self.store.nodes[name] = (node.state.record, self.now + self.liveness.register_ttl)
         for peer, link in list(node.state.links.items()):
             other = self.nodes[peer]
-            open_now = other.up and frozenset((name, peer)) not in self.cut
+            open_now = other.up and not (self.cut and frozenset((name, peer)) in self.cut)
             if link.up is not open_now:
                 self._to_node(name, ns.LinkChanged(peer, open_now))
         self._to_node(name, ns.Tick())
