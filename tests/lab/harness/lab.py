@@ -152,9 +152,21 @@ class Lab:
         return (self.config.snapshot_directory(name) / "layers.json").exists()
 
     def wait_reachable(self, names: Sequence[str] = (), timeout: float = 60.0) -> None:
-        """Return when the machines (all, if none is named) answer SSH with the host keys on record."""
+        """Return when the machines (all, if none is named) answer SSH with the host keys on record.
+
+        Raises:
+            LabError: one has lost its power again, or does not answer in time.
+        """
+
+        def there(name: str) -> bool:
+            if self.reachable(name):
+                return True
+            if self.machine(name).is_off():
+                raise LabError(f"{name} did not boot: {self.machine(name).last_words()}")
+            return False
+
         for name in names or self.machines:
-            wait_until(partial(self.reachable, name), f"{name}: answers SSH", timeout=timeout, every=0.1)
+            wait_until(partial(there, name), f"{name}: answers SSH", timeout=timeout, every=0.1)
 
     def reachable(self, name: str) -> bool:
         """Whether the machine answers SSH now."""

@@ -182,6 +182,11 @@ class Machine:
             )
         wait_until(lambda: self._record.exists() or not self.is_on, f"{self.name}: hypervisor started")
 
+    def last_words(self) -> str:
+        """The end of what the guest wrote on its console."""
+        text = self.console.read_text(errors="replace") if self.console.exists() else ""
+        return " / ".join(line.strip() for line in text.splitlines()[-5:] if line.strip())
+
     def power_cut(self) -> None:
         """Take the guest's power away, at once and without a word to it. Nothing happens if it is off."""
         if is_held(self._power_lock):
@@ -201,6 +206,8 @@ class Machine:
         wait_until(lambda: not any(_runs(*entry) for entry in self._pids()), f"{self.name}: no power")
         cgroups.remove(self.groups)
         wait_until(self.is_off, f"{self.name}: lock free")
+        # The kernel takes a dead guest's network away in its own time, and the next boot needs the name.
+        run(*self._network.inside("ip", "link", "delete", f"vb-{self.name}"), check=False)
         self._record.unlink(missing_ok=True)
 
     def _pids(self) -> list[tuple[int, int]]:
