@@ -39,48 +39,67 @@ def _run(actions: Iterable[Action]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.fixture
-def wheels(tmp_path: Path) -> Path:
-    directory = tmp_path / "wheels"
-    directory.mkdir()
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A big package and qaicl, each pinned in a file of its own."""
+    directory = tmp_path_factory.mktemp("wheels")
     for listing, name in (("dependencies.txt", "big"), ("release.txt", "qaicl")):
-        wheel = write_wheel(directory, name, "1.0")
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        digest = hashlib.sha256(write_wheel(directory, name, "1.0").read_bytes()).hexdigest()
         (directory / listing).write_text(f"{name}==1.0 --hash=sha256:{digest}\n")
     return directory
 
 
-def test_a_release_sees_the_packages_of_the_environment_it_stands_on(tmp_path: Path, wheels: Path) -> None:
-    shared, release, link = tmp_path / "dependencies/1", tmp_path / "releases/1", tmp_path / "current"
-    common = {"wheels": str(wheels), "python": sys.executable}
-    base = common | {"path": str(shared), "requirements": "dependencies.txt", "digest": "b"}
-    own = common | {"path": str(release), "requirements": "release.txt", "digest": "r", "link": str(link)}
-    own["base"] = str(shared)
-    change = _plan(own)
+def _arguments(path: Path, wheels: Path, requirements: str, **more: str) -> dict[str, str]:
+    fixed = {"path": str(path), "wheels": str(wheels), "requirements": requirements, "digest": "d"}
+    return fixed | {"python": sys.executable} | more
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Path:
+    """An environment with the big package."""
+    path = tmp_path_factory.mktemp("dependencies") / "1"
+    arguments = _arguments(path, wheels, "dependencies.txt")
+    change = _plan(arguments)
     assert change is not None
-    refused = _run(change.actions)
-    assert refused.returncode != 0
-    assert "of another Python" in refused.stderr
-    assert not link.exists()  # what is half built is not used
-    for arguments in (base, own):
-        change = _plan(arguments)
-        assert change is not None
-        done = _run(change.actions)
-        assert done.returncode == 0, done.stderr
-        assert _plan(arguments) is None
+    done = _run(change.actions)
+    assert done.returncode == 0, done.stderr
+    assert _plan(arguments) is None
+    return path
+
+
+def test_a_release_sees_the_packages_of_the_environment_it_stands_on(
+    tmp_path: Path, wheels: Path, shared: Path
+) -> None:
+    release, link = tmp_path / "releases/1", tmp_path / "current"
+    arguments = _arguments(release, wheels, "release.txt", base=str(shared), link=str(link))
+    change = _plan(arguments)
+    assert change is not None
+    done = _run(change.actions)
+    assert done.returncode == 0, done.stderr
+    assert _plan(arguments) is None
     assert link.resolve() == release
     look = "import importlib.metadata as m; print(m.version('big'), m.version('qaicl'))"
     assert _sh(f'{link}/bin/python -c "{look}"').stdout == "1.0 1.0\n"
     assert not list(release.glob("lib/python*/site-packages/big*"))
-    assert change is not None and change.undo is not None
+    assert change.undo is not None
     _run(change.undo)
     assert not release.exists() and not link.exists() and shared.exists()
 
 
-def test_a_wheel_that_is_not_the_pinned_one_is_not_installed(tmp_path: Path, wheels: Path) -> None:
-    (wheels / "dependencies.txt").write_text(f"big==1.0 --hash=sha256:{'0' * 64}\n")
-    arguments = {"path": str(tmp_path / "e"), "requirements": "dependencies.txt", "digest": "b"}
-    change = _plan(arguments | {"wheels": str(wheels), "python": sys.executable})
+def test_what_is_half_built_is_not_used(tmp_path: Path, wheels: Path) -> None:
+    release, link = tmp_path / "releases/1", tmp_path / "current"
+    arguments = _arguments(release, wheels, "release.txt", base=str(tmp_path / "gone"), link=str(link))
+    change = _plan(arguments)
+    assert change is not None
+    refused = _run(change.actions)
+    assert refused.returncode != 0
+    assert "of another Python" in refused.stderr
+    assert not link.exists() and not (release / ".complete").exists()
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_not_installed(tmp_path: Path, wheels: Path, shared: Path) -> None:
+    (wheels / "wrong.txt").write_text(f"qaicl==1.0 --hash=sha256:{'0' * 64}\n")
+    change = _plan(_arguments(tmp_path / "e", wheels, "wrong.txt", base=str(shared)))
     assert change is not None
     done = _run(change.actions)
     assert done.returncode != 0
