@@ -80,7 +80,7 @@ def test_a_file_changed_by_hand_is_shown_and_repaired(cluster: Operator) -> None
     hosts = json.loads(cluster.plan("-o", "json").expect(3).stdout)["hosts"]
     changes = {host["name"]: host["changes"] for host in hosts if host["changes"]}
     assert set(changes) == {"vm2"}
-    (diff,) = [change["diff"] for change in changes["vm2"] if change["diff"]]
+    (diff,) = [change["diff"] for change in changes["vm2"] if change["operation"] == "template"]
     lines = [line for line in diff.splitlines() if line.startswith(("+", "-")) and path not in line]
     assert lines == ["-# changed by hand"]
     # The daemons read it anew, and nothing else happens.
