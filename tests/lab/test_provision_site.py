@@ -119,6 +119,55 @@ def test_only_the_named_ports_are_open_inside(cluster: Operator) -> None:
     assert not _open(cluster, "10.0.0.20", 7777)
 
 
+def test_from_outside_only_ssh_and_the_public_ports_are_let_in(cluster: Operator) -> None:
+    cluster.lab.ssh("vm2", "ip address add 192.0.2.7/32 dev lo")
+    cluster.lab.ssh("vm1", "ip route add 192.0.2.7/32 via 10.0.0.20")
+    inside = {port: _knock(cluster, "10.0.0.20", port) for port in (22, 80, 5000, 6379, 5432)}
+    assert inside == {22: "open", 80: "refused", 5000: "open", 6379: "open", 5432: "open"}
+    outside = {port: _knock(cluster, "192.0.2.7", port) for port in (22, 80, 443, 5000, 5001, 6379, 26379, 5432)}
+    let_in = {22: "open", 80: "refused", 443: "refused"}  # refused: nothing listens there, but the packet arrived
+    assert outside == let_in | dict.fromkeys((5000, 5001, 6379, 26379, 5432), "dropped")
+
+
+def _knock(cluster: Operator, source: str, port: int) -> str:
+    """What vm2 meets with that source address at a port of vm1."""
+    probe = (
+        "import socket\n"
+        f"try: socket.create_connection(('10.0.0.10', {port}), 1.5, ('{source}', 0)); print('open')\n"
+        "except ConnectionRefusedError: print('refused')\n"
+        "except TimeoutError: print('dropped')\n"
+    )
+    return cluster.lab.ssh("vm2", "python3 -", stdin=probe).stdout.strip()
+
+
+def test_redis_keeps_every_write_on_two_replicas_that_sentinel_can_promote(cluster: Operator) -> None:
+    password = next(cluster.home.rglob("redis-operator")).read_text().strip()
+
+    def redis(name: str, *commands: str) -> str:
+        words = f"AUTH operator {password}\n" + "".join(f"{command}\n" for command in commands)
+        return cluster.lab.ssh(name, "redis-cli", stdin=words).stdout
+
+    roles = {name: redis(name, "INFO replication") for name in cluster.lab.machines}
+    (master,) = [name for name, text in roles.items() if "role:master" in text]
+    assert "connected_slaves:2" in roles[master]
+    for name, machine in cluster.lab.machines.items():
+        settings = redis(name, *(f"CONFIG GET {key}" for key in ("appendonly", "min-replicas-to-write", "bind")))
+        assert settings.split()[1:] == [
+            *("appendonly", "yes", "min-replicas-to-write", "1", "bind", "127.0.0.1", machine.address)
+        ]
+        assert "NOAUTH" in cluster.lab.ssh(name, "redis-cli ping").stdout
+        sentinel = cluster.lab.ssh(name, "redis-cli -p 26379 sentinel ckquorum qaicl").stdout
+        assert sentinel.startswith("OK 3 usable Sentinels")
+        known = cluster.lab.ssh(name, "redis-cli -p 26379 sentinel master qaicl").stdout.split()
+        assert known[known.index("quorum") + 1] == "2"
+
+
+def test_postgres_has_a_role_and_a_database_of_its_own(cluster: Operator) -> None:
+    look = "select datname || ' ' || pg_get_userbyid(datdba) from pg_database where datname = 'qaicl'"
+    done = cluster.lab.ssh("vm1", "cd /; runuser -u postgres -- psql -tA", stdin=look)
+    assert done.stdout.strip() == "qaicl qaicl"
+
+
 def _open(cluster: Operator, address: str, port: int) -> bool:
     probe = f"import socket; socket.create_connection(('{address}', {port}), 1.5)"
     return cluster.lab.ssh("vm1", f'python3 -c "{probe}"', check=False).returncode == 0
