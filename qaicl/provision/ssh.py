@@ -232,12 +232,6 @@ class Connection:
         self._prefix = "sudo -k -S -p '' "
         self._password_line = line
 
-    @property
-    def alive(self) -> bool:
-        """Whether the connection stands, as far as is known."""
-        transport = self._client.get_transport()
-        return transport is not None and transport.is_active()
-
     def close(self) -> None:
         self._client.close()
 

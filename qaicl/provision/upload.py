@@ -68,14 +68,16 @@ def _send(connection: Connection, file: BundleFile, progress: Progress) -> None:
         _check_taken(sftp, target, file)
     except FileNotFoundError as error:
         raise BundleError(f"{file.source} is gone", why=str(error), fix="run: qaicl provision bundle") from error
-    except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError) as error:
-        if connection.alive:
-            raise StepFailedError(
-                f"{connection.host.name} did not take {file.name}",
-                why=str(error) or type(error).__name__,
-                fix=f"is the disk full? Look at {STAGING} there",
-            ) from error
+    except (EOFError, paramiko.SSHException) as error:
         raise unreachable(connection.host, f"the connection broke while {file.name} was sent: {error}") from error
+    except (OSError, paramiko.SFTPError) as error:
+        # The machine's refusal and a connection that breaks look alike: only who still answers has refused.
+        connection.run("true", timeout=20.0)
+        raise StepFailedError(
+            f"{connection.host.name} did not take {file.name}",
+            why=str(error) or type(error).__name__,
+            fix=f"is the disk full? Look at {STAGING} there",
+        ) from error
 
 
 def _check_taken(sftp: paramiko.SFTPClient, target: str, file: BundleFile) -> None:
