@@ -37,7 +37,7 @@ def _do(run: str) -> dict[str, dict[str, str]]:
     [
         ("cp: error writing 'x': No space left on device", "its disk is full", "free some space"),
         ("E: Failed to fetch http://m/x  404", "mirror does not answer properly", "sources.list"),
-        ("W: Temporary failure resolving 'deb.debian.org'", "mirror does not answer", "sources.list"),
+        ("W: Temporary failure resolving 'mirror.example.org'", "mirror does not answer", "sources.list"),
         ("E: Unable to locate package redis", "does not have the package", "sources.list"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES", "wrong checksum", "bundle --verify"),
         ("something else", "something else", "goes on where it was"),
