@@ -9,13 +9,12 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from oracle_services import Answer  # type: ignore[import-not-found]
+from oracle_services import Answer, LocalServer  # type: ignore[import-not-found]
 from sqlalchemy import make_url, select, update
 
 from qaicl.cli.main import run
@@ -61,7 +60,7 @@ class Kill(Enum):
     """The daemon, as soon as a message is answered: before or after that is written down."""
 
 
-class Receiver:
+class Receiver(LocalServer):  # type: ignore[misc]
     """A webhook that takes a message once: it answers 409 to an ``Idempotency-Key`` that it knows."""
 
     def __init__(self) -> None:
@@ -90,21 +89,8 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """A client that was killed is no news."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
+        self.url += "/hook"
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from qaicl.models import manifest
-from qaicl.provision import bundle
+from qaicl.provision import apt, bundle
 from qaicl.provision.secrets import SecretStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from archive import Archive
 from pretend import CAN_PRETEND, Keys, Machine, Operator, Prepared, Run, write_wheel
 
 
@@ -113,3 +114,13 @@ def operator(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("QAICL_CONTEXT", raising=False)
     return Operator(home, prepared, capsys)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, published: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
+    """A copy of the module's ``published`` archive that a test may change."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(apt, "RETRIES", 0)
+    made = published.copy(tmp_path / "archive")
+    yield made
+    made.stop()

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from qaicl.provision import apt
-
 sys.path.insert(0, str(Path(__file__).parent))
 
 from archive import ARCHITECTURE, MISSING, Archive, Signer
@@ -35,15 +33,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     yield made
     made.stop()
     signer.forget()
-
-
-@pytest.fixture
-def archive(tmp_path: Path, published: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(apt, "RETRIES", 0)
-    made = published.copy(tmp_path / "archive")
-    yield made
-    made.stop()
 
 
 def _give_it_apt(machine: Machine) -> Machine:

@@ -42,16 +42,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     signer.forget()
 
 
-@pytest.fixture
-def archive(tmp_path: Path, published: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
-    """A copy that a test may change."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(apt, "RETRIES", 0)
-    made = published.copy(tmp_path / "archive")
-    yield made
-    made.stop()
-
-
 class Gatherer:
     """Gathers from the archive, and remembers what it was told."""
 
