@@ -184,7 +184,7 @@ def apply(
         plans = provisioning.plan(session, choice)
         document = provisioning.saved(plans, choice)
         if saved:
-            planning.check_against(saved, plans)
+            provisioning.check_against(saved, plans)
         if output is Format.text and not saved:
             for line in render.plan_lines(document):
                 typer.echo(line)

@@ -13,7 +13,7 @@ from qaicl.provision.install import install
 from qaicl.provision.journal import Journal
 from qaicl.provision.lock import guarded
 from qaicl.provision.operations.base import Action, Command, Install, Reboot, quote
-from qaicl.provision.plan import HostPlan, PlannedStep, change_digest
+from qaicl.provision.plan import HostPlan, PlannedStep
 from qaicl.provision.playbook import Step
 from qaicl.provision.session import Machine, Session, in_parallel, wait_for_boot
 from qaicl.provision.upload import Progress, push
@@ -125,9 +125,8 @@ class _Worker:
         step, change = entry.step, entry.change
         assert isinstance(step, Step) and change is not None
         host = self._machine.host.name
-        digest = change_digest(change)
         undo = [self._redact(command.script) for command in change.undo or ()]
-        self._journal.write("started", step.id, digest=digest, text=self._redact(change.reason), undo=undo)
+        self._journal.write("started", step.id, text=self._redact(change.reason), undo=undo)
         self._events("step-started", host, step=step.id, name=step.name, text=change.reason)
         begun = time.monotonic()
         done = 0
@@ -144,7 +143,7 @@ class _Worker:
             raise
         seconds = time.monotonic() - begun
         self.done.append(entry)
-        self._journal.write("done", step.id, digest=digest, seconds=seconds)
+        self._journal.write("done", step.id, seconds=seconds)
         self._events("step-done", host, step=step.id, name=step.name, text=change.reason, seconds=seconds, ok=True)
 
     def _take_back(self, entry: PlannedStep) -> None:

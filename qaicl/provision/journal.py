@@ -26,7 +26,6 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     run: str
     state: State
     step: str = ""
-    digest: str = ""
     text: str = ""
     undo: Sequence[str] = ()
     seconds: float = 0.0
@@ -45,7 +44,6 @@ class Journal:
         state: State,
         step: str = "",
         *,
-        digest: str = "",
         text: str = "",
         undo: Sequence[str] = (),
         seconds: float = 0.0,
@@ -56,7 +54,6 @@ class Journal:
             run=self._run,
             state=state,
             step=step,
-            digest=digest,
             text=text,
             undo=undo,
             seconds=seconds,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,9 +159,14 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, digest=""))).hexdigest()
 
 
-def change_digest(change: Change) -> str:
-    """A digest that differs where the machine would be treated differently."""
-    total = hashlib.sha256()
+def change_digest(change: Change, key: bytes) -> str:
+    """A digest that differs where the machine would be treated differently.
+
+    Args:
+        key: what commands read from stdin may be a password that somebody chose; without the key nobody can try
+            passwords on a plan that they were shown.
+    """
+    total = hmac.new(key, digestmod=hashlib.sha256)
     for action in change.actions:
         total.update(_action_bytes(action))
     return total.hexdigest()
@@ -179,8 +185,8 @@ def _action_bytes(action: Action) -> bytes:
     return f"upload\0{action.destination}\0{action.owner}:{action.group}\0{listing}".encode()
 
 
-def saved_host(plan: HostPlan, redact: Callable[[str], str]) -> SavedHost:
-    """A host's plan without secrets."""
+def saved_host(plan: HostPlan, redact: Callable[[str], str], key: bytes) -> SavedHost:
+    """A host's plan without secrets; ``key`` as in :func:`change_digest`."""
     changes = []
     for entry in plan.changes:
         step, change = entry.step, entry.change
@@ -194,7 +200,7 @@ def saved_host(plan: HostPlan, redact: Callable[[str], str]) -> SavedHost:
                 reason=redact(change.reason),
                 diff=redact(change.diff),
                 undo=[redact(command.script) for command in change.undo or ()],
-                digest=change_digest(change),
+                digest=change_digest(change, key),
             )
         )
     skipped = [
@@ -232,10 +238,13 @@ def read(path: Path) -> SavedPlan:
     return plan
 
 
-def check_against(saved: SavedPlan, now: Sequence[HostPlan]) -> None:
+def check_against(saved: SavedPlan, now: Sequence[HostPlan], key: bytes) -> None:
     """Make sure that carrying out ``now`` does nothing that ``saved`` does not say.
 
     What is done already (an earlier, interrupted run of the same plan) may be missing in ``now``.
+
+    Args:
+        key: the one with which the plan was saved.
 
     Raises:
         StalePlanError: something else would be done.
@@ -246,7 +255,7 @@ def check_against(saved: SavedPlan, now: Sequence[HostPlan]) -> None:
     for plan in now:
         for entry in plan.changes:
             change: Any = entry.change
-            if allowed.get(plan.host, {}).get(entry.step.id) != change_digest(change):
+            if allowed.get(plan.host, {}).get(entry.step.id) != change_digest(change, key):
                 raise StalePlanError(
                     f"{plan.host} is no longer as it was when the plan was made",
                     why=f"step {entry.step.id} would do something that the plan does not say",

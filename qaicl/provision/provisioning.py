@@ -252,12 +252,24 @@ class Provisioning:
             playbook=self.inventory.playbook,
             limit=list(choice.limit),
             tags=list(choice.tags),
-            hosts=[planning.saved_host(entry, self.secrets.redact) for entry in plans],
+            hosts=[planning.saved_host(entry, self.secrets.redact, self._plan_key) for entry in plans],
         )
         return planning.SavedPlan(
             **{name: getattr(document, name) for name in document.__struct_fields__ if name != "digest"},
             digest=document.computed_digest(),
         )
+
+    def check_against(self, saved: planning.SavedPlan, plans: Sequence[planning.HostPlan]) -> None:
+        """Make sure that carrying out ``plans`` does nothing that the saved plan does not say.
+
+        Raises:
+            StalePlanError: something else would be done, or another operator saved the plan.
+        """
+        planning.check_against(saved, plans, self._plan_key)
+
+    @property
+    def _plan_key(self) -> bytes:
+        return self.secrets.get("plan-key").encode()
 
     def apply(self, session: Session, plans: Sequence[planning.HostPlan]) -> list[Outcome]:
         """Carry plans out, and write the context where a part of them concerns it."""

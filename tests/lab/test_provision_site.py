@@ -129,6 +129,13 @@ def test_from_outside_only_ssh_and_the_public_ports_are_let_in(cluster: Operator
     assert outside == let_in | dict.fromkeys((5000, 5001, 6379, 26379, 5432), "dropped")
 
 
+def test_rules_of_the_machines_own_stay_beside_ours(cluster: Operator) -> None:
+    cluster.lab.ssh("vm2", "echo 'table inet own { chain seen { counter } }' >> /etc/nftables.conf")
+    cluster.lab.reboot("vm2")
+    assert {"table inet own", "table inet qaicl"} <= set(cluster.lab.ssh("vm2", "nft list tables").stdout.splitlines())
+    cluster.plan("--tags", "firewall").expect(0)
+
+
 def _knock(cluster: Operator, source: str, port: int) -> str:
     """What vm2 meets with that source address at a port of vm1."""
     probe = (

@@ -8,7 +8,7 @@ from qaicl.provision.plan import change_digest
 
 def _digest(names: tuple[str, ...], index: str, package: str = "bb") -> str:
     files = (BundleFile("Packages", 1, index), BundleFile("tool_1_all.deb", 1, package))
-    return change_digest(Change("", (Install(names, files),)))
+    return change_digest(Change("", (Install(names, files),)), b"key")
 
 
 def test_other_names_or_another_index_are_another_plan() -> None:

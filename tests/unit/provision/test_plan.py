@@ -15,6 +15,8 @@ from qaicl.provision.operations import OPERATIONS
 from qaicl.provision.operations.base import BundleFile, Change, Command, Found, Probe, Reboot, Upload
 from qaicl.provision.playbook import Skipped, Step
 
+KEY = b"the operator's"
+
 
 def _ask(probes: list[Probe]) -> dict[str, Found]:
     script, keys = plan.probe_script(probes)
@@ -40,7 +42,7 @@ def _saved(*plans: plan.HostPlan) -> plan.SavedPlan:
         playbook="site",
         limit=[],
         tags=[],
-        hosts=[plan.saved_host(entry, lambda text: text.replace("hunter22", "***")) for entry in plans],
+        hosts=[plan.saved_host(entry, lambda text: text.replace("hunter22", "***"), KEY) for entry in plans],
     )
     return msgspec.structs.replace(document, digest=document.computed_digest())
 
@@ -137,8 +139,8 @@ def test_secrets_are_not_in_the_document() -> None:
 
 def test_what_is_done_already_may_be_missing() -> None:
     saved = _saved(_plan_host(_step("one", "a"), _step("two", "b")))
-    plan.check_against(saved, [_plan_host(_step("two", "b"))])
-    plan.check_against(saved, [])
+    plan.check_against(saved, [_plan_host(_step("two", "b"))], KEY)
+    plan.check_against(saved, [], KEY)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +155,16 @@ def test_what_is_done_already_may_be_missing() -> None:
 def test_anything_else_is_refused(now: plan.HostPlan) -> None:
     saved = _saved(_plan_host(_step("one", "a")))
     with pytest.raises(StalePlanError) as caught:
-        plan.check_against(saved, [now])
+        plan.check_against(saved, [now], KEY)
     assert caught.value.exit_code == 1
     assert "qaicl provision plan" in caught.value.fix
+
+
+def test_a_password_cannot_be_tried_on_a_plan_without_the_key() -> None:
+    change = Change("", (Command("chpasswd", stdin=b"winter2026"),))
+    assert plan.change_digest(change, KEY) != plan.change_digest(change, b"a guess")
+    with pytest.raises(StalePlanError):
+        plan.check_against(_saved(_plan_host(_step("one", "a"))), [_plan_host(_step("one", "a"))], b"another's")
 
 
 def test_the_digest_tells_actions_apart() -> None:
@@ -172,7 +181,7 @@ def test_the_digest_tells_actions_apart() -> None:
         Upload("/d", (file,), (file,), "/m", "qaicl", "root"),
         Upload("/d", (file,), (file,), "/m", "root", "qaicl"),
     ]
-    digests = [plan.change_digest(Change("", (action,))) for action in actions]
+    digests = [plan.change_digest(Change("", (action,)), KEY) for action in actions]
     assert len(set(digests)) == len(actions)
-    two = plan.change_digest(Change("", (Command("a"), Command("b"))))
-    assert two not in (*digests, plan.change_digest(Change("", (Command("b"), Command("a")))))
+    two = plan.change_digest(Change("", (Command("a"), Command("b"))), KEY)
+    assert two not in (*digests, plan.change_digest(Change("", (Command("b"), Command("a"))), KEY))
