@@ -55,6 +55,7 @@ def variables(sources: Sources, host: Host, facts: Facts) -> dict[str, Any]:
         "precision": inventory.precision,
         "threads": inventory.threads or facts.cpus,
         "memory_max": inventory.memory_max,
+        "packages": inventory.packages,
         "public_ports": list(inventory.public_ports),
         "orchestrator_port": ORCHESTRATOR_PORT,
         "node_port": NODE_PORT,

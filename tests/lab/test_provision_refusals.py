@@ -8,6 +8,7 @@ import pytest
 from harness.command import wait_until
 from harness.lab import Lab
 from harness.operator import Operator, seen
+from harness.sampler import Sampler
 
 pytestmark = pytest.mark.lab
 
@@ -45,6 +46,31 @@ def test_a_user_with_sudo_is_as_good_as_root(bare: Lab, operator: Operator) -> N
     for name in bare.machines:
         operator.edit_host(name, user="admin")
     operator.apply("--tags", "base").expect(0)
+    operator.plan("--tags", "base").expect(0)
+
+
+def test_a_user_whose_sudo_asks_gives_the_password_where_nobody_sees_it(bare: Lab, operator: Operator) -> None:
+    password = "correct horse battery"
+    for name in bare.machines:
+        bare.ssh(name, "useradd -m -s /bin/bash ops; chpasswd; usermod -aG sudo ops", stdin=f"ops:{password}\n")
+        bare.ssh(name, "cp -r /root/.ssh /home/ops/; chown -R ops: /home/ops/.ssh")
+        operator.edit_host(name, user="ops")
+    assert bare.ssh("vm1", "sudo -n true", user="ops", check=False).returncode != 0
+    done = operator.apply("--tags", "base").expect(5)
+    assert "sudo_password" in done.tail  # what to do about it
+
+    secret = operator.home / "sudo"
+    secret.write_text("wrong")
+    secret.chmod(0o600)
+    operator.change_inventory(secrets={"sudo_password": f"file:{secret}"})
+    done = operator.apply("--tags", "base").expect(5)
+    assert not any(_touched(bare, name) for name in bare.machines)
+
+    secret.write_text(password)
+    with Sampler(bare) as sampler:
+        done = operator.apply("--tags", "base").expect(0)
+    assert sampler.rounds > 5
+    assert password not in "\n".join(sampler.seen) + done.stdout + done.stderr
     operator.plan("--tags", "base").expect(0)
 
 

@@ -101,9 +101,14 @@ class Operator:
 
     def edit_host(self, name: str, **changes: Any) -> None:
         """Change what the inventory says of one host."""
+        hosts = yaml.safe_load(self.inventory.read_text())["hosts"]
+        hosts[name] |= changes
+        self.change_inventory(hosts=hosts)
+
+    def change_inventory(self, **changes: Any) -> None:
+        """Change top-level keys of the inventory and leave the others as they are."""
         inventory = yaml.safe_load(self.inventory.read_text())
-        inventory["hosts"][name] |= changes
-        self.inventory.write_text(yaml.safe_dump(inventory, sort_keys=False))
+        self.inventory.write_text(yaml.safe_dump(inventory | changes, sort_keys=False))
 
     def with_next_release(self, home: Path, checkout: Path, *, broken: bool = False) -> Operator:
         """The same operator a release later: keys, secrets and context as they are, qaicl itself changed.

@@ -17,7 +17,13 @@ from qaicl.provision.secrets import SecretStore
 from qaicl.provision.variables import SecretView
 
 HOST = Host("a", "10.0.0.1", "10.0.0.1", 22, "root", "/k", "", ("standby", "node"))
-VARIABLES: dict[str, Any] = {"host": HOST, "facts": Facts(os="debian"), "size": 3, "names": ["x", "y"]}
+VARIABLES: dict[str, Any] = {
+    "host": HOST,
+    "facts": Facts(os="debian"),
+    "packages": "mirror",
+    "size": 3,
+    "names": ["x", "y"],
+}
 
 
 def _books(tmp_path: Path, **books: Any) -> Playbooks:
@@ -217,6 +223,18 @@ def test_the_gpu_playbook_applies_where_there_is_such_a_device(os: str) -> None:
     assert packages == (
         ["linux-headers-arm64", "nvidia-driver", "nvidia-smi"] if os == "debian" else ["ubuntu-drivers-common"]
     )
+
+
+def test_sources_are_left_alone_where_packages_come_from_the_bundle() -> None:
+    variables = {**VARIABLES, "facts": Facts(os="debian", pci_vendors=("0x10de",))}
+    books = Playbooks(shipped())
+
+    def edits(packages: str) -> list[str]:
+        steps = books.steps("gpu", HOST, {**variables, "packages": packages})
+        return [step.id for step in steps if isinstance(step, Step) and step.operation.name == "command"]
+
+    assert len(edits("mirror")) == 1
+    assert edits("bundle") == []
 
 
 def test_a_host_of_no_role_gets_only_what_all_get() -> None:
