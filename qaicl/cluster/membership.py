@@ -6,6 +6,7 @@ from typing import Literal
 
 from qaicl.cluster import requests
 from qaicl.cluster.actions import Action, ConnectNode, DisconnectNode, Note, SendClient, SendNode
+from qaicl.cluster.dispatch import schedule
 from qaicl.cluster.state import NodeStatus, NodeView, State
 from qaicl.wire import messages as wire
 
@@ -65,7 +66,7 @@ def registered(state: State, name: str, record: wire.NodeRecord, now: float) -> 
         node.failures = 0
         actions.append(Note("info", "node-up", {"node": name, "incarnation": record.incarnation}))
     state.introduce = True
-    return [*actions, *requests.schedule(state, now)]
+    return [*actions, *schedule(state, now)]
 
 
 def _introduce(state: State) -> list[Action]:
@@ -102,7 +103,7 @@ def heartbeat(state: State, name: str, message: wire.Heartbeat, now: float) -> l
             actions.append(SendNode(name, wire.Release(state.epoch, state.name, request, attempt)))
     if newly:
         actions.append(Note("warning", "link-down", {"node": name, "peers": sorted(newly)}))
-    return actions + (requests.schedule(state, now) if state.queue else [])
+    return actions + (schedule(state, now) if state.queue else [])
 
 
 def lost(state: State, name: str, reason: str, now: float) -> list[Action]:
@@ -169,7 +170,7 @@ def command(
         if node.status is NodeStatus.draining:
             node.status = NodeStatus.alive
         done = f"{name} takes work again"
-        actions += requests.schedule(state, now)
+        actions += schedule(state, now)
     elif action == "drain":
         if node.status is NodeStatus.alive:
             node.status = NodeStatus.draining

@@ -11,15 +11,14 @@ from qaicl.cluster.actions import (
     Action,
     Note,
     SendClient,
-    SendNode,
     StoreAccept,
     StoreFinish,
     StoreLoad,
     StoreReassert,
     StoreTokens,
 )
+from qaicl.cluster.dispatch import leave, schedule, wait
 from qaicl.cluster.events import StoredRequest
-from qaicl.cluster.placement import Plan, Wish, place
 from qaicl.cluster.state import FINISHED_KEPT, Ended, Phase, RequestView, State
 from qaicl.wire import messages as wire
 
@@ -51,16 +50,8 @@ def _admit(state: State, view: RequestView, now: float) -> list[Action]:
         actions += clients.backlog(view, client)
     if view.finish:
         return actions + end(state, view, now)
-    _wait(state, view, now)
+    wait(state, view, now)
     return actions + schedule(state, now)
-
-
-def _wait(state: State, view: RequestView, now: float, first: bool = False) -> None:
-    view.phase = Phase.waiting
-    view.waiting_since = now
-    state.queue[view.spec.id] = None
-    if first:
-        state.queue.move_to_end(view.spec.id, last=False)
 
 
 def adopt_all(state: State, found: tuple[StoredRequest, ...], now: float) -> list[Action]:
@@ -106,7 +97,7 @@ def loaded(state: State, request: str, stored: StoredRequest | None, now: float)
         return _adopt(state, stored, now)
     actions: list[Action] = []
     if view is not None:
-        actions += _leave(state, view)
+        actions += leave(state, view)
         state.queue.pop(request, None)
         waiting.update(view.clients)
         del state.requests[request]
@@ -168,88 +159,6 @@ def reassert(state: State, request: str) -> list[Action]:
     return [StoreReassert(view.spec, tuple(view.tokens), view.outcome)]
 
 
-# --- placing -------------------------------------------------------------------------------------
-
-
-def schedule(state: State, now: float) -> list[Action]:
-    """Give waiting requests to nodes, oldest first, until no node can take one."""
-    actions: list[Action] = []
-    if not state.store_up:
-        return actions
-    for request in list(state.queue):
-        view = state.requests[request]
-        plan = place(state, _wish(view))
-        if plan is None and (view.avoid or view.bad_links):
-            view.avoid.clear()
-            view.bad_links.clear()
-            plan = place(state, _wish(view))
-        if plan is None:
-            break
-        del state.queue[request]
-        actions += _assign(state, view, plan, now)
-    return actions
-
-
-def _wish(view: RequestView) -> Wish:
-    spec = view.spec
-    key = "\n".join(message.content for message in spec.messages)
-    return Wish(spec.mode, spec.stages, key, frozenset(view.avoid), frozenset(view.bad_links))
-
-
-def _assign(state: State, view: RequestView, plan: Plan, now: float) -> list[Action]:
-    state.attempts += 1
-    old = view.pipeline
-    view.attempt = state.attempts
-    view.pipeline, view.mode, view.reasons = plan.pipeline, plan.mode, plan.reasons
-    view.phase = Phase.running
-    view.progress_at = now
-    if view.assigned_at is None:
-        view.assigned_at = now
-    if view.fault_at is not None:
-        _name_replacement(view, old)
-    generated = tuple(token.id for token in view.tokens)
-    actions: list[Action] = []
-    for index, stage in enumerate(plan.pipeline):
-        node = state.nodes[stage.node]
-        node.running.add(view.spec.id)
-        task = wire.TaskAssignment(
-            state.epoch,
-            state.name,
-            view.spec.trace,
-            view.spec.id,
-            view.attempt,
-            node.record.incarnation,
-            plan.pipeline,
-            index,
-            view.spec.messages,
-            view.spec.sampling,
-            generated,
-        )
-        actions.append(SendNode(stage.node, task))
-    return actions
-
-
-def _name_replacement(view: RequestView, old: tuple[wire.StageRef, ...]) -> None:
-    kept = {stage.node for stage in old}
-    fresh = [stage.node for stage in view.pipeline if stage.node not in kept]
-    last = view.failovers[-1]
-    to_node = fresh[0] if fresh else view.pipeline[min(last.stage, len(view.pipeline) - 1)].node
-    view.failovers[-1] = msgspec.structs.replace(last, to_node=to_node)
-
-
-def _leave(state: State, view: RequestView, except_node: str = "") -> list[Action]:
-    actions: list[Action] = []
-    for stage in view.pipeline:
-        node = state.nodes.get(stage.node)
-        if node is None:
-            continue
-        node.running.discard(view.spec.id)
-        if stage.node != except_node:
-            release = wire.Release(state.epoch, state.name, view.spec.id, view.attempt)
-            actions.append(SendNode(stage.node, release))
-    return actions
-
-
 # --- from the nodes ------------------------------------------------------------------------------
 
 
@@ -298,7 +207,7 @@ def end(
     state: State, view: RequestView, now: float, finish: str = "", error: wire.Failed | None = None
 ) -> list[Action]:
     """Decide the outcome and have it recorded."""
-    actions = _leave(state, view) if error else []
+    actions = leave(state, view) if error else []
     for stage in view.pipeline:
         if (node := state.nodes.get(stage.node)) is not None:
             node.running.discard(view.spec.id)
@@ -385,7 +294,7 @@ def fail_over(state: State, node: str, detected: float, reason: str, now: float)
 def _replan(
     state: State, view: RequestView, fault: wire.Failover, now: float, error: wire.Failed, lost: bool
 ) -> list[Action]:
-    actions = _leave(state, view)
+    actions = leave(state, view)
     if view.fault_at is None:
         view.fault_at = view.progress_at
     view.failovers.append(fault)
@@ -402,7 +311,7 @@ def _replan(
         view.phase = Phase.backoff
         view.retry_at = now + backoff(state, view)
         return actions
-    _wait(state, view, now, first=True)
+    wait(state, view, now, first=True)
     return actions + schedule(state, now)
 
 
@@ -430,7 +339,7 @@ def tick(state: State, now: float) -> list[Action]:
     timeout = state.limits.task_timeout
     for view in list(state.requests.values()):
         if view.phase is Phase.backoff and now >= view.retry_at:
-            _wait(state, view, now, first=True)
+            wait(state, view, now, first=True)
         elif view.phase is Phase.running and now - view.progress_at > timeout:
             last = view.pipeline[-1].node
             actions += failed(

@@ -9,7 +9,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy import select
 
-from qaicl.oracle.store import Store, upsert
+from qaicl.oracle.rows import upsert
+from qaicl.oracle.store import Store
 from qaicl.oracle.tables import forecasts
 
 

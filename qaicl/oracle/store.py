@@ -5,14 +5,12 @@ One batch is one transaction, so a process killed at any moment leaves whole bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-from sqlalchemy import URL, Connection, Engine, RowMapping, Table, create_engine, delete, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, func, select
 from sqlalchemy.pool import StaticPool
 
 from qaicl.oracle import database, tables
@@ -26,10 +24,18 @@ from qaicl.oracle.observations import (
     NetworkStats,
     Observation,
     Quarantined,
-    Rejected,
     SourceHealth,
     Stored,
     Validator,
+)
+from qaicl.oracle.rows import (
+    as_row,
+    headline_as_row,
+    newest_rows,
+    quarantine,
+    row_as_headline,
+    row_as_observation,
+    upsert,
 )
 from qaicl.settings import OracleSettings, Paths
 
@@ -37,10 +43,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("open", "high", "low", "close", "volume")
-LOOK_BACK = 100
-"""Records among which each source's newest is looked for: the last day, with four sources an hour."""
-KEPT_BODY = 16_384
-"""Characters of a rejected reply that are kept."""
 
 
 class Store:
@@ -117,17 +119,19 @@ class Store:
         """
         with self.writing() as connection:
             stored = Stored(
-                observations=upsert(connection, tables.observations, [_row(o) for o in batch.observations], ("value",)),
-                candles=upsert(connection, tables.candles, [_row(c) for c in batch.candles], COLUMNS),
-                headlines=upsert(connection, tables.headlines, [_headline_row(h) for h in batch.headlines], ()),
-                network=upsert(connection, tables.network, [_row(n) for n in batch.network], ("tick", "epoch")),
+                observations=upsert(
+                    connection, tables.observations, [as_row(o) for o in batch.observations], ("value",)
+                ),
+                candles=upsert(connection, tables.candles, [as_row(c) for c in batch.candles], COLUMNS),
+                headlines=upsert(connection, tables.headlines, [headline_as_row(h) for h in batch.headlines], ()),
+                network=upsert(connection, tables.network, [as_row(n) for n in batch.network], ("tick", "epoch")),
                 rejected=len(batch.rejected),
             )
-            upsert(connection, tables.gaps, [_row(gap) for gap in batch.gaps], ())
-            rows = [{**_row(v), "stored_at": now} for v in batch.validators]
+            upsert(connection, tables.gaps, [as_row(gap) for gap in batch.gaps], ())
+            rows = [{**as_row(v), "stored_at": now} for v in batch.validators]
             upsert(connection, tables.validators, rows, ("etag", "last_modified", "stored_at"))
             for rejected in batch.rejected:
-                _quarantine(connection, batch.source, rejected, now)
+                quarantine(connection, batch.source, rejected, now)
         return stored
 
     def prune(self, before: datetime) -> int:
@@ -157,7 +161,9 @@ class Store:
         if asset is not None:
             query = query.where(table.c.asset == asset)
         with self.reading() as connection:
-            return [_observation(row) for row in connection.execute(query.order_by(table.c.observed_at)).mappings()]
+            return [
+                row_as_observation(row) for row in connection.execute(query.order_by(table.c.observed_at)).mappings()
+            ]
 
     def latest(self, metric: str, asset: str, *, until: datetime | None = None) -> list[Observation]:
         """Each source's newest observation of an asset's metric, up to and including ``until``.
@@ -170,7 +176,7 @@ class Store:
         if until is not None:
             mine.append(t.c.observed_at <= until)
         with self.reading() as connection:
-            return [_observation(row) for row in _newest(connection, t, t.c.observed_at, mine)]
+            return [row_as_observation(row) for row in newest_rows(connection, t, t.c.observed_at, mine)]
 
     def candles(
         self, asset: str, start: datetime, end: datetime, interval: Interval, *, source: str | None = None
@@ -218,7 +224,7 @@ class Store:
         t = tables.candles
         with self.reading() as connection:
             mine = [t.c.asset == asset, t.c.interval == interval, t.c.closed_at <= until]
-            rows = _newest(connection, t, t.c.closed_at, mine)
+            rows = newest_rows(connection, t, t.c.closed_at, mine)
         return [
             Observation(
                 source=row["source"],
@@ -254,7 +260,7 @@ class Store:
             query = query.where(table.c.kind == kind)
         with self.reading() as connection:
             rows = connection.execute(query.order_by(table.c.published_at, table.c.key)).mappings()
-            found = [_headline(row) for row in rows]
+            found = [row_as_headline(row) for row in rows]
         return [h for h in found if asset is None or asset in h.assets]
 
     def network(self, asset: str, start: datetime, end: datetime) -> list[NetworkStats]:
@@ -348,7 +354,7 @@ class Store:
 
     def set_health(self, health: SourceHealth) -> None:
         """Remember a source's health."""
-        row = _row(health)
+        row = as_row(health)
         with self.writing() as connection:
             upsert(connection, tables.sources, [row], tuple(name for name in row if name != "source"))
 
@@ -379,63 +385,3 @@ def floor(moment: datetime, step: timedelta) -> datetime:
     """The last multiple of ``step`` since the epoch, not after the moment."""
     seconds = int(step.total_seconds())
     return moment - timedelta(seconds=int(moment.timestamp()) % seconds, microseconds=moment.microsecond)
-
-
-def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]], changed: tuple[str, ...]) -> int:
-    """Insert rows; where the key exists, replace the row if a column of ``changed`` differs.
-
-    Returns:
-        How many rows were inserted or replaced.
-    """
-    if not rows:
-        return 0
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    key = [column.name for column in table.primary_key.columns]
-    statement: Any = dialect.insert(table)
-    if changed:
-        others = [column.name for column in table.columns if column.name not in key]
-        statement = statement.on_conflict_do_update(
-            index_elements=key,
-            set_={name: statement.excluded[name] for name in others},
-            where=or_(*(table.c[name].is_distinct_from(statement.excluded[name]) for name in changed)),
-        )
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=key)
-    unique = {tuple(row[name] for name in key): row for row in rows}
-    # Not rowcount: psycopg does not tell it for many rows.
-    return len(connection.execute(statement.returning(table.c[key[0]]), list(unique.values())).all())
-
-
-def _newest(connection: Connection, table: Table, time: Any, mine: list[Any]) -> list[RowMapping]:
-    """Each source's newest row among the last ``LOOK_BACK`` of ``mine`` by the column ``time``, by source."""
-    query = select(table).where(*mine).order_by(time.desc()).limit(LOOK_BACK)
-    newest: dict[str, RowMapping] = {}
-    for row in connection.execute(query).mappings():
-        newest.setdefault(row["source"], row)
-    return [newest[source] for source in sorted(newest)]
-
-
-def _row(record: msgspec.Struct) -> dict[str, Any]:
-    return msgspec.structs.asdict(record)
-
-
-def _headline_row(headline: Headline) -> dict[str, Any]:
-    return {**_row(headline), "key": headline.key, "assets": " ".join(headline.assets)}
-
-
-def _headline(row: Any) -> Headline:
-    fields = {name: row[name] for name in Headline.__struct_fields__}
-    return Headline(**{**fields, "assets": tuple(fields["assets"].split())})
-
-
-def _observation(row: Any) -> Observation:
-    return Observation(**{**row, "kind": Kind(row["kind"])})
-
-
-def _quarantine(connection: Connection, source: str, rejected: Rejected, now: datetime) -> None:
-    table = tables.quarantine
-    key = {"source": source, "sha256": rejected.sha256, "reason": rejected.reason}
-    row = {**key, "body": rejected.body[:KEPT_BODY], "first_seen": now, "last_seen": now, "times": 0}
-    upsert(connection, table, [row], ())
-    mine = [table.c[name] == value for name, value in key.items()]
-    connection.execute(table.update().where(*mine).values(times=table.c.times + 1, last_seen=now))

@@ -1,8 +1,8 @@
 """A stand-in for an NVIDIA device and its driver: no machine of a lab has one.
 
 What is real with it: how the device is detected, the distribution's sources, apt, the reboot, the run that goes on.
-What is not: the driver. Its packages have Debian's names and a higher version, lie in an archive on the machine itself, and
-bring an ``nvidia-smi`` that fails until the machine has been booted anew, as the real one does.
+What is not: the driver. Its packages have Debian's names and a higher version, lie in an archive on the machine itself,
+and bring an ``nvidia-smi`` that fails until the machine has been booted anew, as the real one does.
 """
 
 from __future__ import annotations
