@@ -1,6 +1,7 @@
 """Real models for every test: pulled once a machine, shared by all runs and all workers."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from qaicl.errors import DamagedFileError, ModelMissingError
 from qaicl.models import open_catalogue, pull
 from qaicl.models.store import Store
 from qaicl.settings import ModelSettings, Paths, Settings, Values
+
+# A shell's background job ignores the interrupt, and everything that it starts inherits that: the programs that these
+# tests interrupt would not notice.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _shared_model(name: str) -> Path:
