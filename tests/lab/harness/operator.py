@@ -72,8 +72,8 @@ class Operator:
         self.first_run: Finished | None = None
         self.sampler: Sampler | None = None
         kept = cache_directory() / "operator" / "data"
+        home.mkdir(parents=True, exist_ok=True)
         if kept.is_dir() and not home.joinpath("data").exists():
-            home.mkdir(parents=True, exist_ok=True)
             _link_tree(kept, home / "data")
         self.write_inventory()
 
@@ -219,6 +219,7 @@ def seen(process: subprocess.Popen[str], kind: str, host: str = "") -> Iterator[
 def keep_gathered(operator: Operator) -> None:
     """Let the next operator have the models and wheels that this one gathered."""
     kept = cache_directory() / "operator" / "data"
+    kept.mkdir(parents=True, exist_ok=True)
     for name in ("models", "bundles", "bundle"):
         found = operator.home / "data" / name
         if found.is_dir():
