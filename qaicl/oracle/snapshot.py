@@ -10,6 +10,7 @@ import msgspec
 
 from qaicl.errors import NothingStoredError
 from qaicl.oracle.aggregation import aggregate
+from qaicl.oracle.last_day import known_or_from_bars
 from qaicl.oracle.observations import (
     INTERVALS,
     MARKET,
@@ -50,7 +51,7 @@ class Snapshot:
     price: Figure
     market_cap: Figure
     volume_24h: Figure
-    """Rolling 24 h volume in the price's currency."""
+    """Rolling 24 h volume: in the price's currency, or of one exchange in its quote currency."""
     change_24h: Figure
     """Percent."""
     circulating_supply: Figure
@@ -113,6 +114,10 @@ class Snapshot:
             limits = settings.source_max_age
             return aggregate(metric, found, now=now, max_age=max_age, min_sources=1, source_max_age=limits)
 
+        def last_day(metric: str) -> Figure:
+            told = figure(metric, asset, settings.price_max_age)
+            return known_or_from_bars(told, candles, INTERVALS[interval], now, settings.price_max_age)
+
         fear_greed = figure("fear_greed", MARKET, settings.mood_max_age)
         mood = store.observations("fear_greed", start, until, asset=MARKET)
         headlines = tuple(h for h in store.headlines(start, until) if not h.assets or asset in h.assets)
@@ -123,8 +128,8 @@ class Snapshot:
             recorded=store.recorded,
             price=price,
             market_cap=figure("market_cap", asset, settings.price_max_age),
-            volume_24h=figure("volume_24h", asset, settings.price_max_age),
-            change_24h=figure("change_24h", asset, settings.price_max_age),
+            volume_24h=last_day("volume_24h"),
+            change_24h=last_day("change_24h"),
             circulating_supply=figure("circulating_supply", asset, settings.network_max_age),
             total_supply=figure("total_supply", asset, settings.network_max_age),
             max_supply=figure("max_supply", asset, settings.network_max_age),
