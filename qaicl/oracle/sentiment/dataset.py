@@ -29,8 +29,11 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     topic: str = ""
 
 
-def headlines(part: Literal["train", "heldout"]) -> list[Example]:
-    """The headlines written for this project; the held-out part has topics that the training part has not."""
+def headlines(part: Literal["train", "heldout", "apart"]) -> list[Example]:
+    """The headlines written for this project.
+
+    The held-out part has topics that the training part has not; ``apart`` was written without sight of the other two.
+    """
     data = (files(__package__) / "data" / f"headlines-{part}.jsonl").read_bytes()
     return [msgspec.json.decode(line, type=Example) for line in data.splitlines() if line]
 

@@ -46,8 +46,9 @@ def report(model, *headlines, **settings):
     return summarise(headlines, NOON, model, SentimentSettings(**settings))
 
 
-def test_the_shipped_model_reads_topics_that_it_was_not_trained_on(model):
-    examples = dataset.headlines("heldout")
+@pytest.mark.parametrize("part", ["heldout", "apart"])
+def test_the_shipped_model_reads_headlines_that_it_was_not_trained_on(model, part):
+    examples = dataset.headlines(part)
     said = [one.label for one in score(model, [example.text for example in examples])]
     assert f1_score([example.label for example in examples], said, average="macro") >= 0.65
 
