@@ -54,9 +54,9 @@ def test_the_driver_is_installed_the_machine_reboots_and_the_run_goes_on(bare: L
 
 def test_a_device_that_does_not_compute_fails_the_check_and_others_skip_it(cluster: Operator) -> None:
     plug_in(cluster.lab, "vm2")
-    cluster.apply("--tags", "gpu").expect(1)
+    cluster.apply("--tags", "gpu").expect(0)
     said = cluster.qaicl("provision", "verify", "-f", str(cluster.inventory), "-o", "json")
     said.expect(1)
     assert "no NVIDIA device, skipped" in said.stdout
-    # The driver answers by now; what fails is the matrix product, as this torch is a CPU build.
+    # The driver answers; what fails is the matrix product, as this torch is a CPU build.
     assert "Torch not compiled with CUDA enabled" in said.stdout
