@@ -9,7 +9,7 @@ class Args(Arguments, frozen=True):
     """Arguments of ``wait_for``."""
 
     until: str
-    """A script; exit status 0 means that it has."""
+    """A script; exit status 0 means that it has. What it says in the end explains a failure, so it holds no secret."""
     what: str
     """What is awaited, for the message when it does not come."""
     hopeless: str = ""
@@ -36,8 +36,9 @@ def plan(args: Args, situation: Situation) -> Change | None:
     )
     script = (
         f"end=$(( $(date +%s) + {args.timeout} ))\n"
-        f"until ( {args.until}\n) >/dev/null 2>&1; do\n"
-        f'  [ "$(date +%s)" -lt "$end" ] || {{ echo {message} >&2; exit 1; }}\n'
+        f"until said=$( {{ {args.until}\n}} 2>&1 ); do\n"
+        '  [ "$(date +%s)" -lt "$end" ] || '
+        f"{{ printf '%s\\n' {message} ${{said:+\"$said\"}} | head -n 6 >&2; exit 1; }}\n"
         f"{give_up}  sleep 0.3\ndone"
     )
     return Change(f"waits until {args.what}", (Command(script, timeout=args.timeout + 30.0),), (Command("true"),))

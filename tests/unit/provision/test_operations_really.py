@@ -228,6 +228,8 @@ def test_waiting_ends_when_it_has_become_so_and_when_it_has_not(tmp_path: Path) 
     change = _change("wait_for", {"until": f"test -e {path}", "what": "it's there", "timeout": 0})
     done = _do(change.actions)
     assert (done.returncode, done.stderr) == (1, b"not within 0 s: it's there\n")
+    told = _change("wait_for", {"until": "echo no driver; false", "what": "a GPU is there", "timeout": 0})
+    assert _do(told.actions).stderr == b"not within 0 s: a GPU is there\nno driver\n"
     path.touch()
     assert _do(change.actions).returncode == 0
     assert _plan("wait_for", {"until": f"test -e {path}", "what": "it"}) is None
