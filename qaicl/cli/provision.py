@@ -212,7 +212,12 @@ def apply(
     if failure:
         raise failure
     name = provisioning.inventory.cluster
-    say(f'done. Ask it: qaicl --context {name} ask "Why is the sky blue?"')
+    part = choice.limit or choice.tags
+    say(
+        f"done with this part. What is left: qaicl provision plan -f {file}"
+        if part
+        else f'done. Ask it: qaicl --context {name} ask "Why is the sky blue?"'
+    )
 
 
 @app.command(epilog="Example: qaicl provision verify -f cluster.yaml")
