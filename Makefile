@@ -2,7 +2,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WORKERS ?= 2
+# One more than there are processors: many tests wait for a process, a socket or a moment.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 SEEDS ?= 1000
 LAB ?= tests/lab
 # Longest files first, so that no worker is left alone with one at the end.

@@ -74,6 +74,8 @@ class OrchestratorDaemon(Daemon):
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
             self.store.submit(ops.List("node"))
+            if self._leader_line is None and self._lease.leader not in ("", self.name):
+                self._watch_leader(self._lease.leader)
         if now >= self._next_announce:
             liveness = self.settings.values.liveness
             self._next_announce = now + liveness.register_every
@@ -240,10 +242,14 @@ class OrchestratorDaemon(Daemon):
             self._watch_leader(change.leader)
 
     def _watch_leader(self, leader: str) -> None:
-        """Hold a connection to the leader only to see it close."""
+        """Hold a connection to the leader only to see it close; without one, its lease must run out."""
         self._unwatch_leader()
         context = self.settings.paths.context(self.settings.context)
-        entry = next((entry for entry in endpoints.read(context) if entry.name == leader), None)
+        try:
+            entry = next((entry for entry in endpoints.read(context) if entry.name == leader), None)
+        except QaiclError as error:
+            self.log("warning", "leader-not-watched", leader=leader, error=error.what, why=error.why)
+            return
         if entry is None:
             return
         socket = sockets.dealer(self.zmq, entry.endpoint, entry.public_key, self.keypair, connect=False)

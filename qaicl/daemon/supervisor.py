@@ -7,8 +7,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,13 @@ class Supervisor:
         names += [("node", f"node-{number}") for number in range(1, spec.nodes + 1)]
         running = {entry.name: entry for entry in self.running()}
         missing = [(kind, name) for kind, name in names if name not in running]
-        if not missing:
-            return []
-        say(f"starting {', '.join(name for _, name in missing)} …")
+        binds = self._binds([name for _, name in missing])
+        # Before the daemons, as a standby reads there where the leader is.
+        self._write_endpoints({name: binds[name] for kind, name in missing if kind == "orchestrator"})
+        if missing:
+            say(f"starting {', '.join(name for _, name in missing)} …")
         for kind, name in missing:
-            self._spawn(kind, name, spec, url)
-        self._write_endpoints()
+            self._spawn(kind, name, spec, url, binds[name])
         return [name for _, name in missing]
 
     def valkey(self) -> EmbeddedValkey:
@@ -158,10 +159,15 @@ class Supervisor:
             (allowed / f"{name}.key").write_bytes(public)
         return keys.load_secret(secret).public
 
-    def _spawn(self, kind: str, name: str, spec: Specification, url: str) -> None:
+    def _binds(self, names: Sequence[str]) -> dict[str, str]:
+        """Where daemons are to listen: where each did before, if it can."""
+        before = {entry.name: entry.bind for entry in processes.known(self._daemons)}
+        kept = {name: before[name] for name in names if name in before and _free(before[name])}
+        new = [name for name in names if name not in kept]
+        return kept | {name: f"tcp://127.0.0.1:{port}" for name, port in zip(new, _free_ports(len(new)), strict=True)}
+
+    def _spawn(self, kind: str, name: str, spec: Specification, url: str, bind: str) -> None:
         self._key(kind, name)
-        old = {entry.name: entry for entry in processes.known(self._daemons)}.get(name)
-        bind = old.bind if old is not None and _free(old.bind) else f"tcp://127.0.0.1:{_free_port()}"
         threads = spec.threads or max(1, (os.cpu_count() or 1) // spec.nodes)
         environ = dict(os.environ) | {
             "QAICL_CLUSTER_MODEL": spec.model,
@@ -173,11 +179,12 @@ class Supervisor:
         command = [sys.executable, "-m", "qaicl", "--context", self.settings.context, "daemon", kind]
         processes.spawn(self._daemons, name, kind, [*command, "--name", name, "--bind", bind], environ, bind)
 
-    def _write_endpoints(self) -> None:
+    def _write_endpoints(self, starting: Mapping[str, str]) -> None:
+        """Write down all orchestrators: those known, and those that are about to start, by name."""
+        binds = {entry.name: entry.bind for entry in processes.known(self._daemons) if entry.kind == "orchestrator"}
         entries = [
-            endpoints.Orchestrator(entry.name, entry.bind, self._key("orchestrator", entry.name))
-            for entry in processes.known(self._daemons)
-            if entry.kind == "orchestrator"
+            endpoints.Orchestrator(name, bind, self._key("orchestrator", name))
+            for name, bind in sorted((binds | dict(starting)).items())
         ]
         endpoints.write(self._context, entries)
 
@@ -227,7 +234,7 @@ class Supervisor:
             taken = {entry.name for entry in processes.known(self._daemons)}
             number = next(number for number in range(1, 10_000) if f"node-{number}" not in taken)
             name = f"node-{number}"
-            self._spawn("node", name, spec, spec.store_url or self.valkey().url)
+            self._spawn("node", name, spec, spec.store_url or self.valkey().url, self._binds([name])[name])
             self._wait({name})
         return name
 
@@ -285,11 +292,13 @@ class Supervisor:
             yield
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on, all different."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _free(bind: str) -> bool:

@@ -175,6 +175,15 @@ def test_a_cluster_without_a_node_refuses_clearly_and_serves_again_when_one_is_b
     assert run(home, "ask", "hello", "--max-tokens", "3").returncode == 0
 
 
+def test_up_mends_the_file_that_says_where_the_cluster_is(home: Path) -> None:
+    assert run(home, "up", "--model", "echo", "--nodes", "1").returncode == 0
+    (home / "config/contexts/default/endpoints.toml").write_text("half a li")
+    done = run(home, "ask", "hello")
+    assert done.returncode == 2 and "qaicl up" in done.stderr
+    assert run(home, "up").returncode == 0
+    assert run(home, "ask", "hello", "--max-tokens", "3").returncode == 0
+
+
 def test_an_interrupted_first_up_can_be_repeated(home: Path) -> None:
     env = dict(os.environ) | {"QAICL_HOME": str(home)}
     command = [sys.executable, "-m", "qaicl", "up", "--model", "echo", "--nodes", "2"]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
+import sys
 from collections import Counter
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from subprocess import PIPE, Popen
 
 from sqlalchemy import func, select
-from sqlalchemy.engine import make_url
 
-from qaicl.oracle import database
 from qaicl.oracle.alerts.engine import AlertEngine
-from qaicl.oracle.alerts.model import Condition, Level, Message
-from qaicl.oracle.alerts.outbox import Outbox
+from qaicl.oracle.alerts.model import Condition, Level
 from qaicl.oracle.alerts.tables import alert_history, alert_outbox
 from qaicl.oracle.store import Store
 from qaicl.settings import AlertSettings, RouteSettings
@@ -25,39 +20,7 @@ from qaicl.settings import AlertSettings, RouteSettings
 MESSAGES = 40
 
 
-class FileSink:
-    """Writes each key on a line of its own, whichever process it is in."""
-
-    at_most_once = False
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def deliver(self, message: Message) -> None:
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(handle, f"{message.key}\n".encode())
-        os.close(handle)
-        # Long enough for another deliverer to look at the same message.
-        time.sleep(0.002)
-
-
-def deliverer(url: str, path: Path, start: Any) -> None:
-    """Two threads of one process, as the daemon's two jobs."""
-    parsed = make_url(url)
-    parsed = parsed if parsed.get_backend_name() == "sqlite" else parsed.set(drivername="postgresql+psycopg")
-    with Store(database.connect(parsed)) as store:
-
-        def work() -> None:
-            outbox = Outbox(store, {"s": FileSink(path)})
-            start.wait()
-            while any(one.state == "pending" for one in outbox.waiting()):
-                outbox.deliver()
-
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+DELIVERER = Path(__file__).with_name("deliverer.py")
 
 
 def test_four_deliverers_in_two_processes_send_each_message_once(
@@ -71,14 +34,14 @@ def test_four_deliverers_in_two_processes_send_each_message_once(
         engine.evaluate([rings], labels, past)
     engine.tick(past + timedelta(seconds=1))
     path = tmp_path / "sent"
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(4)
-    processes = [context.Process(target=deliverer, args=(database_url, path, start)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    go = tmp_path / "go"
+    command = [sys.executable, str(DELIVERER), database_url, str(path), str(go)]
+    with ExitStack() as running:
+        processes = [running.enter_context(Popen(command, stdout=PIPE, text=True)) for _ in range(2)]
+        for process in processes:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        go.touch()
+    assert [process.returncode for process in processes] == [0, 0]
     sent = Counter(path.read_text().split())
     assert len(sent) == MESSAGES
     assert set(sent.values()) == {1}

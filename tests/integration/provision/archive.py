@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 
+from pretend import wait_until
+
 from qaicl.provision.apt import ARCHITECTURES
 
 TOOLS = ("apt-get", "dpkg-deb", "gpg")
@@ -40,6 +42,8 @@ class Signer:
 
     def forget(self) -> None:
         subprocess.run(["gpgconf", "--homedir", self._home, "--kill", "all"], check=True)
+        # The agents end in their own time and take their sockets away meanwhile.
+        wait_until(lambda: not list(Path(self._home).glob("S.*")))
         shutil.rmtree(self._home)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pretend import Machine
+from pretend import Machine, wait_until
 
 from qaicl.errors import BundleError, HostUnreachableError, StepFailedError
 from qaicl.provision import ssh
@@ -164,6 +164,8 @@ def test_what_broke_off_goes_on_at_the_byte_where_it_stopped(
 
     def cut(name: str, done: int, total: int) -> None:
         if done >= 2 * CHUNK:
+            # What was sent may still be on its way.
+            wait_until(lambda: _staged(machine, file).exists() and _staged(machine, file).stat().st_size)
             machine.stop()
 
     with pytest.raises(HostUnreachableError, match="does not answer"):
