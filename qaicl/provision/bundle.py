@@ -15,19 +15,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
-from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import qaicl
 from qaicl.errors import BundleError, ModelError
+from qaicl.provision.gathering import UNFINISHED, alone
 from qaicl.provision.operations.base import BundleFile
 
 VERSION = 2
@@ -177,7 +176,7 @@ def ensure(
         BundleError: pip could not fetch or build something, or it cannot be written. What was there before stays.
     """
     try:
-        with _alone(directory, say):
+        with alone(directory, say):
             return _ensure(directory, python, machine, say, wheel)
     except OSError as error:
         raise BundleError(
@@ -185,24 +184,6 @@ def ensure(
             why=error.strerror or str(error),
             fix="is the disk full, or not yours to write? Mend that, then run it again",
         ) from error
-
-
-@contextmanager
-def _alone(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """One run at a time gathers; what one that was killed left half done goes."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("waiting for another run that gathers the bundle …")
-        lock.acquire()
-    try:
-        for stale in directory.glob(".wheels-*"):
-            shutil.rmtree(stale)
-        yield
-    finally:
-        lock.release()
 
 
 def _ensure(directory: Path, python: str, machine: str, say: Callable[[str], None], wheel: Path | None) -> Bundle:
@@ -214,7 +195,7 @@ def _ensure(directory: Path, python: str, machine: str, say: Callable[[str], Non
     if manifest is not None and manifest.inputs == inputs and _complete(directory, manifest):
         return Bundle(directory, manifest)
     wheels = directory / "wheels"
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".wheels-") as temporary:
+    with tempfile.TemporaryDirectory(dir=directory, prefix=UNFINISHED) as temporary:
         fresh, kept = Path(temporary) / "new", Path(temporary) / "kept"
         fresh.mkdir()
         kept.mkdir()

@@ -16,6 +16,7 @@ import msgspec
 from qaicl.errors import BundleError
 from qaicl.provision.apt import Package, PrivateApt, Target
 from qaicl.provision.bundle import sha256
+from qaicl.provision.gathering import UNFINISHED, alone
 from qaicl.provision.operations.base import PACKAGE_INDEX, BundleFile
 
 VERSION = 1
@@ -73,6 +74,26 @@ def ensure(
     Raises:
         BundleError: they cannot be had. What was there before stays.
     """
+    try:
+        with alone(directory, say):
+            return _ensure(directory, target, names, installed, sources, say, refresh)
+    except OSError as error:
+        raise BundleError(
+            f"the packages cannot be gathered in {directory}",
+            why=error.strerror or str(error),
+            fix="is the disk full, or not yours to write? Mend that, then run it again",
+        ) from error
+
+
+def _ensure(
+    directory: Path,
+    target: Target,
+    names: Collection[str],
+    installed: Mapping[str, str],
+    sources: Sequence[str],
+    say: Callable[[str], None],
+    refresh: bool,
+) -> PackageBundle:
     place = directory / "packages"
     manifest = _read(place)
     if manifest is not None and (manifest.target, manifest.sources) != (target, list(sources)):
@@ -82,28 +103,21 @@ def ensure(
         more = _together(installed, manifest.built_from, (file.name for file in manifest.files))
         if set(names) <= set(manifest.names) and more <= beside and _complete(place, manifest):
             return PackageBundle(place, manifest)
-    try:
-        apt = PrivateApt(directory / "apt", target, sources)
-        apt.update()
-        while True:
-            wanted = {*names, *apt.available(beside)}
-            packages = apt.resolve(wanted)
-            built_from = {package.source for package in packages}
-            more = _together(installed, built_from, (package.name for package in packages))
-            if more <= beside:
-                break
-            beside |= more
-        size = sum(package.size for package in packages)
-        say(f"fetching {len(packages)} packages for {target} ({size / 1e6:.0f} MB) …")
-        apt.fetch(wanted, packages)
-        manifest = _place(place, packages, target=target, names=names, beside=beside, sources=sources)
-        apt.keep_only(packages)
-    except OSError as error:
-        raise BundleError(
-            f"the packages cannot be gathered in {directory}",
-            why=error.strerror or str(error),
-            fix="is the disk full, or not yours to write? Mend that, then run it again",
-        ) from error
+    apt = PrivateApt(directory / "apt", target, sources)
+    apt.update()
+    while True:
+        wanted = {*names, *apt.available(beside)}
+        packages = apt.resolve(wanted)
+        built_from = {package.source for package in packages}
+        more = _together(installed, built_from, (package.name for package in packages))
+        if more <= beside:
+            break
+        beside |= more
+    size = sum(package.size for package in packages)
+    say(f"fetching {len(packages)} packages for {target} ({size / 1e6:.0f} MB) …")
+    apt.fetch(wanted, packages)
+    manifest = _place(place, packages, target=target, names=names, beside=beside, sources=sources)
+    apt.keep_only(packages)
     return PackageBundle(place, manifest)
 
 
@@ -123,7 +137,7 @@ def _place(
     sources: Sequence[str],
 ) -> PackageManifest:
     """Put the repository in its place, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as temporary:
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=UNFINISHED) as temporary:
         fresh = Path(temporary) / "packages"
         fresh.mkdir()
         for package in packages:

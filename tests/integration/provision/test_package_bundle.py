@@ -75,7 +75,8 @@ class Gatherer:
 
     def state(self) -> dict[str, str]:
         paths = self.directory.rglob("*")
-        return {str(path): sha256(path) for path in paths if path.is_file() and "apt" not in path.parts}
+        kept = (path for path in paths if path.is_file() and path.name != ".lock" and "apt" not in path.parts)
+        return {str(path): sha256(path) for path in kept}
 
 
 @pytest.fixture
@@ -117,6 +118,15 @@ def test_a_package_that_is_lost_is_fetched_again(gather: Gatherer) -> None:
     (bundle.directory / f"tool_2.0_{ARCHITECTURE}.deb").unlink()
     assert _packages(gather("tool")) == {"tool", "library"}
     package_bundle.verify(gather("tool").files)
+
+
+def test_what_a_killed_run_left_half_placed_goes(gather: Gatherer) -> None:
+    first = gather("tool")
+    half = gather.directory / ".new-killed" / "old"
+    half.parent.mkdir()
+    first.directory.rename(half)
+    assert gather("tool") == first
+    assert not half.parent.exists()
 
 
 def test_newer_packages_come_on_demand(gather: Gatherer) -> None:

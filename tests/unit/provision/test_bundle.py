@@ -187,12 +187,12 @@ def test_what_a_kill_leaves_is_made_whole(gather: Gathering, state: str) -> None
     if state == "manifest gone":
         manifest.unlink()
     elif state == "wheels gone":
-        gather.wheels.rename(gather.directory / ".wheels-killed")
+        gather.wheels.rename(gather.directory / ".new-killed")
     elif state == "manifest cut short":
         manifest.write_bytes(manifest.read_bytes()[:50])
     else:
-        (gather.directory / ".wheels-killed").mkdir()
-        (gather.directory / ".wheels-killed" / "big").write_text("x")
+        (gather.directory / ".new-killed").mkdir()
+        (gather.directory / ".new-killed" / "big").write_text("x")
         _wheel(gather.wheel.parent, "qaicl", "0.1.0", "second")
         made = gather()
     assert gather() == made
