@@ -8,24 +8,14 @@ import msgspec
 import pandas as pd
 import pytest
 
+from qaicl.oracle.aggregation import aggregate
 from qaicl.oracle.last_day import known_or_from_bars
 from qaicl.oracle.observations import Figure, State
 
 NOW = datetime(2026, 1, 10, 12, 10, tzinfo=UTC)
 LAST = NOW.replace(minute=0)
 HOUR = timedelta(hours=1)
-MISSING = Figure(
-    name="change_24h",
-    value=None,
-    low=None,
-    high=None,
-    unit="",
-    sources=(),
-    observed_at=None,
-    age=None,
-    state=State.missing,
-    reasons=("nothing is stored",),
-)
+MISSING = aggregate("change_24h", [], now=NOW, max_age=3600.0)
 TURNOVER = msgspec.structs.replace(MISSING, name="volume_24h")
 
 
