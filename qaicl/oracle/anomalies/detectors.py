@@ -6,6 +6,7 @@ own, against what came before, and then learns from it. ``reason`` says in words
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import ClassVar, Protocol
 
@@ -62,23 +63,29 @@ class DailyProfile:
 
     Args:
         rate: how fast the profile follows, a day.
-        smooth: values whose distances are averaged; more see longer and smaller departures.
     """
 
+    name = "daily-profile"
+    reason = "unusual for the time of day"
     SLOT: ClassVar[float] = 900.0
 
-    def __init__(self, rate: float = 0.15, smooth: int = 1) -> None:
-        self.name = "daily-profile" if smooth == 1 else f"daily-profile-{smooth}"
-        self.reason = "unusual for the time of day" if smooth == 1 else "unusual for this time of day, for a while"
+    def __init__(self, rate: float = 0.15) -> None:
         self._rate = rate
-        self._offs = _Mean(smooth)
         slots = int(DAY / self.SLOT)
         self._mean: NDArray[np.float64] = np.zeros(slots)
         self._count: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
         self._last = float("nan")
 
     def update(self, seconds: float, value: float) -> float:
-        """Absolute distance to the slot's running mean, averaged over the last ``smooth`` values."""
+        """Absolute distance to the slot's running mean."""
+        return abs(self._learn(seconds, value)[-1])
+
+    def _learn(self, seconds: float, value: float) -> tuple[int, int, float, float]:
+        """Move the slot's mean towards the value.
+
+        Returns:
+            The slot, the values it had before, the weight of this one and its distance to the mean before it.
+        """
         slot = int(seconds % DAY / self.SLOT) % len(self._mean)
         step = seconds - self._last if self._last == self._last else self.SLOT
         self._last = seconds
@@ -86,12 +93,50 @@ class DailyProfile:
         self._count[slot] += 1
         if not seen:
             self._mean[slot] = value
-            return self._offs.update(0.0)
-        off = abs(value - float(self._mean[slot]))
+            return slot, seen, 1.0, 0.0
+        off = value - float(self._mean[slot])
         # Several values share a slot where the stream is finer than one: together they move it by one rate a day.
-        share = min(1.0, max(step, 0.0) / self.SLOT)
-        self._mean[slot] += max(self._rate, 1 / (seen + 1)) * share * (value - self._mean[slot])
-        return self._offs.update(off)
+        weight = max(self._rate, 1 / (seen + 1)) * min(1.0, max(step, 0.0) / self.SLOT)
+        self._mean[slot] += weight * off
+        return slot, seen, weight, off
+
+
+class DailyDeviation(DailyProfile):
+    """The same in the deviations usual at that time of day: a busy hour may stray further than a quiet one.
+
+    Distances are between asinh(value / unit), with a unit of 0.3 of the stream's mean size: linear near 0, logarithmic
+    far from it. So counts and costs, which stray in proportion to their size, compare at all levels.
+    """
+
+    name = "daily-deviation"
+    reason = "unusual for the time of day"
+    UNIT: ClassVar[float] = 0.3
+    MEMORY: ClassVar[int] = 8_000
+    """Span of the exponential mean of all deviations, in values."""
+    PRIOR: ClassVar[int] = 3
+    """Values for which that mean counts in a slot's own."""
+
+    def __init__(self, rate: float = 0.15) -> None:
+        super().__init__(rate)
+        self._size = 0.0
+        self._seen = 0
+        self._usual = _Exponential(self.MEMORY)
+        self._deviation: NDArray[np.float64] = np.zeros_like(self._mean)
+
+    def update(self, seconds: float, value: float) -> float:
+        """Absolute distance over the slot's mean deviation, which leans on the whole day's while the slot is young."""
+        self._seen += 1
+        self._size += (abs(value) - self._size) / self._seen
+        unit = self.UNIT * self._size
+        slot, seen, weight, off = self._learn(seconds, value)
+        if not seen or not unit > 0:
+            return 0.0
+        off = math.asinh(value / unit) - math.asinh((value - off) / unit)
+        known = min(seen, 1 / self._rate)
+        deviation = (known * float(self._deviation[slot]) + self.PRIOR * self._usual.mean) / (known + self.PRIOR)
+        self._deviation[slot] += weight * (abs(off) - self._deviation[slot])
+        self._usual.update(abs(off))
+        return abs(off) / (deviation + 1e-9) if deviation > 0 else 0.0
 
 
 class SameTimeBefore:
@@ -141,87 +186,62 @@ class SameTimeBefore:
             self._past = deque(maxlen=max(1, 7 * self._lag + self.SLACK + 1))
 
 
-class Neighbours:
-    """Distance of the last values, as one point, to the nearest points of the recent past (k-NN conformal idea).
+class Drift:
+    """Distance of a value to a slow exponential mean.
 
-    After Burnaev and Ishimtsev, "Conformalized density- and distance-based anomaly detection in time-series data"
-    (2016), with plain Euclidean distance.
+    Args:
+        span: values over which the mean mostly reaches.
     """
 
-    name = "neighbours"
-    reason = "a pattern not seen lately"
+    reason = "away from its recent mean"
 
-    def __init__(self, length: int = 19, memory: int = 700, nearest: int = 27) -> None:
-        self._length = length
-        self._memory = memory
-        self._nearest = nearest
-        self._values: NDArray[np.float64] = np.zeros(4 * memory)
-        self._count = 0
+    def __init__(self, span: float) -> None:
+        self.name = f"drift-{span:.0f}"
+        self._mean = _Exponential(span)
 
     def update(self, seconds: float, value: float) -> float:
-        """Mean distance to the nearest earlier points; 0 until enough are known."""
-        if self._count == len(self._values):
-            keep = self._memory + self._length
-            self._values[:keep] = self._values[-keep:]
-            self._count = keep
-        self._values[self._count] = value
-        self._count += 1
-        # Points that overlap the present one by more than half would always be near.
-        end = self._count - self._length // 2
-        start = max(0, end - self._memory - self._length)
-        if end - start < self._length + 2 * self._nearest:
-            return 0.0
-        points = np.lib.stride_tricks.sliding_window_view(self._values[start:end], self._length)
-        gaps = points - self._values[self._count - self._length : self._count]
-        distances = np.einsum("ij,ij->i", gaps, gaps)
-        return float(np.sqrt(np.partition(distances, self._nearest)[: self._nearest]).mean())
-
-
-class Drift:
-    """Distance of a short mean to a slow exponential mean."""
-
-    def __init__(self, span: float, short: int = 1) -> None:
-        self.name = f"drift-{short}-{span:.0f}"
-        self.reason = "away from its recent mean" if short == 1 else "its mean has moved"
-        self._alpha = 2 / (span + 1)
-        self._short = _Mean(short)
-        self._weighted = 0.0
-        self._weight = 0.0
-
-    def update(self, seconds: float, value: float) -> float:
-        """Absolute distance; the mean is bias-corrected while young."""
-        mean = self._short.update(value)
-        off = abs(mean - self._weighted / self._weight) if self._weight else 0.0
-        self._weighted = (1 - self._alpha) * self._weighted + mean
-        self._weight = (1 - self._alpha) * self._weight + 1
+        """Absolute distance to the mean before it."""
+        off = abs(value - self._mean.mean) if self._mean.known else 0.0
+        self._mean.update(value)
         return off
 
 
-class Level:
-    """Distance to the mean of everything seen."""
+class Variation:
+    """How much the stream moves from value to value, against how much it usually does.
 
-    name = "level"
-    reason = "far from its long-run level"
+    Args:
+        size: steps whose mean is compared.
+        span: values over which the usual mean mostly reaches.
+    """
 
-    def __init__(self) -> None:
-        self._sum = 0.0
-        self._count = 0
+    name = "variation"
+    reason = "far more or far less restless than usual"
+
+    def __init__(self, size: int = 30, span: float = 600) -> None:
+        self._size = size
+        self._last = float("nan")
+        self._recent = _Mean(size)
+        self._usual = _Exponential(span)
 
     def update(self, seconds: float, value: float) -> float:
-        """Absolute distance to the running mean."""
-        off = abs(value - self._sum / self._count) if self._count else 0.0
-        self._sum += value
-        self._count += 1
+        """Absolute logarithm of the ratio of the mean steps; 0 until ``size`` are known."""
+        recent = self._recent.update(abs(value - self._last) if self._last == self._last else 0.0)
+        self._last = value
+        off = 0.0
+        if self._recent.count == self._size and self._usual.mean > 0:
+            # A thousandth of the usual step keeps the logarithm finite where the stream stands still.
+            off = abs(math.log((max(recent, 0.0) / self._usual.mean + 1e-3) / 1.001))
+        self._usual.update(recent)
         return off
 
 
 class MeanShift:
     """Jump of the last values' mean against the longer window before them, in that window's deviations."""
 
-    name = "mean-shift"
     reason = "the level has shifted"
 
-    def __init__(self, after: int = 20, before: int = 200) -> None:
+    def __init__(self, after: int, before: int) -> None:
+        self.name = f"mean-shift-{after}-{before}"
         self._after = _Mean(after)
         self._before = _Mean(before)
         self._recent: deque[float] = deque(maxlen=after)
@@ -237,6 +257,27 @@ class MeanShift:
         if self._before.count < len(self._recent):
             return 0.0
         return abs(after - self._before.mean) / (self._before.deviation + floor)
+
+
+class _Exponential:
+    """Exponential mean of all values, unbiased while young."""
+
+    def __init__(self, span: float) -> None:
+        self._keep = 1 - 2 / (span + 1)
+        self._sum = 0.0
+        self._weight = 0.0
+
+    def update(self, value: float) -> None:
+        self._sum = self._keep * self._sum + value
+        self._weight = self._keep * self._weight + 1
+
+    @property
+    def known(self) -> bool:
+        return self._weight > 0
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self._weight if self._weight else 0.0
 
 
 class _Mean:
@@ -275,4 +316,4 @@ class _Mean:
     @property
     def deviation(self) -> float:
         n = len(self._values)
-        return float(max(0.0, self._squares / n - self.mean**2) ** 0.5)
+        return float(max(0.0, self._squares / n - self.mean * self.mean) ** 0.5)

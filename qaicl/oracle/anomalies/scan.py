@@ -13,7 +13,7 @@ from qaicl.oracle.anomalies.correlation import JointDetector
 from qaicl.oracle.anomalies.stream import StreamDetector
 from qaicl.oracle.snapshot import Snapshot
 
-METHOD = "anomalies-1 (stream-1, joint-1)"
+METHOD = "anomalies-2 (stream-2, joint-1)"
 JOINT = "joint"
 DAY = timedelta(days=1)
 
@@ -36,12 +36,12 @@ class Severity(StrEnum):
 
 
 STREAM_FROM: dict[Severity, float] = {
-    Severity.low: 8.0,
-    Severity.medium: 13.5,
-    Severity.high: 18.0,
-    Severity.critical: 26.0,
+    Severity.low: 9.0,
+    Severity.medium: 12.0,
+    Severity.high: 15.5,
+    Severity.critical: 21.5,
 }
-"""Stream scores from which a grade begins; MEDIUM is about where NAB's standard profile puts its threshold."""
+"""Stream scores from which a grade begins; LOW is about where NAB's standard profile puts its threshold."""
 JOINT_FROM: dict[Severity, float] = {
     Severity.low: 3.5,
     Severity.medium: 4.0,

@@ -13,18 +13,19 @@ from datetime import datetime
 import msgspec
 
 from qaicl.oracle.anomalies.detectors import (
+    DailyDeviation,
     DailyProfile,
     Detector,
     Drift,
     MeanShift,
-    Neighbours,
     RangeBreak,
     SameTimeBefore,
+    Variation,
 )
 from qaicl.oracle.anomalies.tail import TailSurprise
 from qaicl.oracle.observations import utc
 
-METHOD = "stream-1"
+METHOD = "stream-2"
 """Changes whenever a detector or a parameter does."""
 NOTABLE = 2.0
 """A view's surprise (−log10 of a tail probability) from which it is given as a reason."""
@@ -44,7 +45,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     """Sum of the views' surprise; 0 is ordinary. See ``docs/anomalies.md`` for its scale."""
     onset: float
-    """The score where it is the highest for ``rest`` values, else 0: one event raises one alarm, not a flood."""
+    """The score where it is the highest for a while, else 0: one event raises one alarm, not a flood."""
     reasons: tuple[Reason, ...]
 
 
@@ -52,24 +53,27 @@ class StreamDetector:
     """Watches one stream of numbers.
 
     Args:
-        rest: values after which a second, no higher score counts as a new event.
+        rest: share of the values seen so far after which a second, no higher score counts as a new event: the more is
+            known of a stream, the rarer an event has to be.
+        bounds: the fewest and the most values that share may come to.
     """
 
-    def __init__(self, rest: int = 120) -> None:
+    def __init__(self, rest: float = 0.05, bounds: tuple[int, int] = (30, 500)) -> None:
         self._views: tuple[tuple[Detector, TailSurprise], ...] = tuple(
             (detector, TailSurprise())
             for detector in (
                 RangeBreak(),
                 DailyProfile(),
-                DailyProfile(smooth=12),
+                DailyDeviation(),
                 SameTimeBefore(),
-                Neighbours(),
                 Drift(span=100),
-                Drift(span=300, short=10),
-                MeanShift(),
+                MeanShift(after=5, before=50),
+                MeanShift(after=20, before=200),
+                Variation(),
             )
         )
         self._rest = rest
+        self._bounds = bounds
         self._peaks: deque[tuple[int, float]] = deque()
         self._seen = 0
 
@@ -94,9 +98,11 @@ class StreamDetector:
         return Verdict(score=score, onset=self._onset(score), reasons=tuple(reasons))
 
     def _onset(self, score: float) -> float:
-        """The score where it exceeds the last ``rest`` ones (a monotonic queue of their maxima)."""
+        """The score where it exceeds all those of the rest before it (a monotonic queue of their maxima)."""
+        fewest, most = self._bounds
+        rest = min(max(self._rest * self._seen, fewest), most)
         peaks = self._peaks
-        while peaks and peaks[0][0] < self._seen - self._rest:
+        while peaks and peaks[0][0] < self._seen - rest:
             peaks.popleft()
         onset = score if not peaks or score > peaks[0][1] else 0.0
         while peaks and peaks[-1][1] <= score:

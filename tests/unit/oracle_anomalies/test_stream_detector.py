@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qaicl.oracle.anomalies.detectors import DailyDeviation
 from qaicl.oracle.anomalies.scan import Severity, grade, severity_points, watch
 from qaicl.oracle.anomalies.stream import StreamDetector
 from qaicl.oracle.anomalies.tail import History, TailSurprise
@@ -51,6 +52,43 @@ def test_a_level_shift_is_found() -> None:
     values[1000:] += 8
     found = [a for a in watch("load", timed(values)) if a.severity is not Severity.low]
     assert found and 1000 <= (found[0].at - START) // FIVE <= 1010
+
+
+def test_a_change_of_restlessness_is_found_and_named() -> None:
+    rng = np.random.default_rng(8)
+    values = rng.normal(10, 1, 1500)
+    values[1000:1100] = rng.normal(10, 4, 100)
+    detector = StreamDetector()
+    verdicts = [detector.update(moment, value) for moment, value in timed(values)]
+    named = [i for i, v in enumerate(verdicts) if any(reason.detector == "variation" for reason in v.reasons)]
+    assert any(1000 <= i < 1050 for i in named)
+
+
+def test_a_quiet_hour_may_stray_less_than_a_busy_one() -> None:
+    rng = np.random.default_rng(9)
+    level = np.where(np.arange(288 * 24) % 288 < 144, 10.0, 1000.0)
+    values = level * rng.normal(1, 0.1, len(level))
+    view = DailyDeviation()
+    for moment, value in timed(values):
+        view.update(moment.timestamp(), value)
+    quiet, busy = START + (24 * 288 + 10) * FIVE, START + (24 * 288 + 150) * FIVE
+    assert view.update(quiet.timestamp(), 10 + 8) > 2 * view.update(busy.timestamp(), 1000 + 80)
+
+
+def test_an_event_rests_for_a_share_of_what_was_seen() -> None:
+    detector = StreamDetector(rest=0.1, bounds=(20, 60))
+    assert [detector._onset(score) for score in (5.0, 4.0, 6.0)] == [5.0, 0.0, 6.0]
+    # 20 values at least.
+    assert [detector._onset(0.0) for _ in range(19)] == [0.0] * 19
+    assert detector._onset(2.0) == 0.0, "the 6 is the 20th before it"
+    assert detector._onset(3.0) == 3.0
+    # 60 at most, though a tenth of 2,000 is more.
+    for _ in range(2000):
+        detector._onset(0.0)
+    assert detector._onset(9.0) == 9.0
+    for _ in range(59):
+        detector._onset(0.0)
+    assert [detector._onset(2.0), detector._onset(3.0)] == [0.0, 3.0]
 
 
 @pytest.mark.parametrize("values", [np.full(900, 7.0), daily(900), np.tile([0.0, 1.0], 450)])

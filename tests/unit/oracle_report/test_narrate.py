@@ -37,7 +37,7 @@ WHOLE = (
     "These are recorded data of 2018-01-30 05:00 UTC and not current. The price of ethereum is 0.104411 BTC. "
     "SMA (20) is 0.1046 BTC: price below. SMA (50) is 0.1037 BTC: price above. RSI (14) is 51.76: neither extreme. "
     "The risk score is 31: LOW. The forecast for 24 h has no edge. The sentiment of 2 stories is -0.31: negative. "
-    "Anomalies found: 3."
+    "Anomalies found: 5."
 )
 
 
