@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from qaicl.errors import BadReplyError, KeyRefusedError, OracleStoreError, SettingsError, SourceError
-from qaicl.oracle.http import Client
+from qaicl.oracle.http import Client, printable
 from qaicl.oracle.observations import Batch, Rejected, SourceHealth, Stored, digest
 from qaicl.oracle.sources import registry
 from qaicl.oracle.sources.protocol import Access, Source
@@ -81,9 +81,17 @@ async def collect(
     async with Client(store, settings, clock=clock) as client:
         sources = _chosen(registry.build(Access(client, store, settings, keys)), set(only))
         health = store.health()
-        results = await asyncio.gather(
-            *(_ask(source, store, health.get(source.name), clock, on_batch) for source in sources)
-        )
+        asked = [
+            asyncio.ensure_future(_ask(source, store, health.get(source.name), clock, on_batch)) for source in sources
+        ]
+        try:
+            results = await asyncio.gather(*asked)
+        except BaseException:
+            # The others must end before their client does, or they would take its end for a failure of their source.
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            raise
     now = clock()
     pruned = store.prune(now - timedelta(days=settings.retention_days))
     return Collected(at=now, sources=tuple(results), pruned=pruned)
@@ -131,9 +139,11 @@ async def _ask(
         store.set_health(SourceHealth(source=source.name, last_success=now, last_failure=health.last_failure))
         return SourceResult(source=source.name, status="ok", stored=stored)
     if isinstance(error, BadReplyError):
-        rejected = Rejected(reason=error.what, body=error.why, sha256=digest(error.why.encode()))
+        # Part of it may be the source's own words: they must not steer a terminal, or be more than the database takes.
+        why = printable(error.why)
+        rejected = Rejected(reason=error.what, body=why, sha256=digest(why.encode()))
         stored += store.add(Batch(source=source.name, rejected=(rejected,)), now=now)
-    reason = f"{error.what}: {error.why}" if error.why else error.what
+    reason = printable(f"{error.what}: {error.why}" if error.why else error.what)
     store.set_health(after_failure(health, error, reason, now))
     return SourceResult(source=source.name, status="failed", stored=stored, reason=reason)
 

@@ -26,6 +26,12 @@ PATIENCE = 5.0
 """A Retry-After up to this many seconds is waited for; a longer one ends this run's questions to the source."""
 DEFAULT_WAIT = 60.0
 """Where a 429 does not say how long."""
+LONGEST_WAIT = 86_400.0
+"""However long a source asks to be left alone: a mistake in its header must not silence it for good."""
+ENCODINGS = ("", "identity", "gzip", "deflate")
+"""How a reply may be packed."""
+LONGEST_REASON = 500
+"""Characters of what went wrong that are kept: they go into the database, alerts and mails."""
 CALLS_A_MINUTE: dict[str, int] = {"coingecko": 25, "gdelt": 10, "newsapi": 30, "fear_greed": 30, "qubic": 60}
 """Below each service's published limit; other sources have no built-in one."""
 CALLS_A_DAY: dict[str, int] = {"newsapi": 95, "coingecko": 320}
@@ -97,7 +103,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         self._http = httpx.AsyncClient(
-            headers={"User-Agent": f"qaicl/{__version__}"},
+            headers={"User-Agent": f"qaicl/{__version__}", "Accept-Encoding": "gzip, deflate"},
             timeout=self._settings.request_timeout,
             max_redirects=3,
         )
@@ -174,7 +180,8 @@ class Client:
             if a_minute is not None:
                 if (last := self._last.get(source)) is not None:
                     due = last + timedelta(seconds=60 / a_minute)
-                    await self._sleep(max(0.0, (due - self._clock()).total_seconds()))
+                    # No longer than the distance itself: the clock may have been set back since.
+                    await self._sleep(min(max(0.0, (due - self._clock()).total_seconds()), 60 / a_minute))
                 while not self._store.take(source, f"{self._clock():%Y-%m-%dT%H:%M}", a_minute):
                     await self._sleep(60.0 - self._clock().second)
             now = self._clock()
@@ -234,6 +241,11 @@ class Client:
         raise bad_reply(reply, f"HTTP {status}")
 
     async def _read(self, source: str, response: httpx.Response) -> bytes:
+        # Packed twice, or by another method, a few kilobytes unpack into gigabytes before they can be counted.
+        if (encoding := response.headers.get("Content-Encoding", "").strip().lower()) not in ENCODINGS:
+            raise BadReplyError(
+                f"{source} sent a reply that is packed strangely", source=source, why=f"Content-Encoding: {encoding}"
+            )
         limit = self._settings.max_reply_bytes
         chunks: list[bytes] = []
         size = 0
@@ -255,19 +267,27 @@ class _TransientError(Exception):
 
 
 def retry_after(header: str | None, now: datetime) -> float:
-    """Seconds that a Retry-After header asks to wait: a number, or an HTTP date; the default where it is neither."""
+    """Seconds that a Retry-After header asks to wait, :data:`LONGEST_WAIT` at most.
+
+    It is a number, or an HTTP date; the default where it is neither.
+    """
     if header is None:
         return DEFAULT_WAIT
-    if header.strip().isdigit():
-        return float(header)
+    if header.isascii() and header.strip().isdigit():
+        return min(float(header), LONGEST_WAIT)
     try:
         moment = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return DEFAULT_WAIT
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return max(0.0, (moment - now).total_seconds())
+    return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT)
 
 
 def _snippet(body: bytes) -> str:
-    text = " ".join(body[:200].decode("utf-8", "replace").split())
-    return "".join(character if character.isprintable() else "?" for character in text) or "empty"
+    return printable(body[:200].decode("utf-8", "replace")) or "empty"
+
+
+def printable(text: str) -> str:
+    """Outside text on one line, without control characters, :data:`LONGEST_REASON` characters at most."""
+    line = " ".join(text[: 4 * LONGEST_REASON].split())[:LONGEST_REASON]
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -65,6 +65,10 @@ def network_fault(stats: NetworkStats, now: datetime) -> str:
         value = getattr(stats, name)
         if value is not None and value < 0:
             return f"{name} is {value}"
+    for name in ("tick_duration", "price", "market_cap"):
+        value = getattr(stats, name)
+        if value is not None and not 0 <= value < math.inf:
+            return f"{name} is {value:g}"
     if stats.tick_quality is not None and not 0 <= stats.tick_quality <= 100:
         return f"tick_quality is {stats.tick_quality:g}, outside 0 to 100"
     return time_fault(stats.observed_at, now)

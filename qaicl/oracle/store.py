@@ -11,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Connection, Engine, create_engine, delete, func, select
+from sqlalchemy.exc import DataError, StatementError
 from sqlalchemy.pool import StaticPool
 
+from qaicl.errors import BadReplyError, OracleStoreError
 from qaicl.oracle import database, tables
 from qaicl.oracle.observations import (
     INTERVALS,
@@ -116,7 +118,22 @@ class Store:
 
         Returns:
             How many records were new or corrected.
+
+        Raises:
+            BadReplyError: the database has no room for what a record holds; it is the source's failure.
         """
+        try:
+            return self._add(batch, now)
+        except OracleStoreError as error:
+            cause = error.__cause__
+            # A StatementError itself, not the database's own errors below it: a value that cannot be sent there.
+            if isinstance(cause, DataError) or type(cause) is StatementError:
+                raise BadReplyError(
+                    f"{batch.source} sent something that cannot be stored", source=batch.source, why=str(cause.orig)
+                ) from error
+            raise
+
+    def _add(self, batch: Batch, now: datetime) -> Stored:
         with self.writing() as connection:
             stored = Stored(
                 observations=upsert(

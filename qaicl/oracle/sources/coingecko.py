@@ -14,7 +14,7 @@ from itertools import pairwise
 import msgspec
 
 from qaicl.oracle.http import Reply
-from qaicl.oracle.observations import Batch, Kind, Observation
+from qaicl.oracle.observations import Batch, Kind, Observation, utc
 from qaicl.oracle.sources.protocol import Access, batch, moment, shaped
 
 ROOTS = {"demo": "https://api.coingecko.com/api/v3", "pro": "https://pro-api.coingecko.com/api/v3"}
@@ -115,7 +115,7 @@ class CoinGecko:
         for asset, coin in self._coins.items():
             if (market := markets.get(coin)) is None:
                 continue
-            at = market.last_updated or reply.fetched_at
+            at = utc(market.last_updated) if market.last_updated else reply.fetched_at
             for metric in ("circulating_supply", "total_supply", "max_supply"):
                 if (value := getattr(market, metric)) is not None:
                     yield self._observation(reply, asset, metric, value, at, "", Kind.supply)

@@ -11,9 +11,12 @@ from datetime import datetime, timedelta
 import msgspec
 
 from qaicl.oracle.observations import MARKET, Batch, Kind, Observation
+from qaicl.oracle.sources.naming import plain
 from qaicl.oracle.sources.protocol import Access, batch, moment, shaped
 
 ROOT = "https://api.alternative.me"
+CLASSIFICATION = 64
+"""Characters of a day's word that are kept."""
 
 
 class _Day(msgspec.Struct):
@@ -57,7 +60,7 @@ class FearGreed:
                     fetched_at=reply.fetched_at,
                     sha256=reply.sha256,
                     value=day.value,
-                    text=day.value_classification,
+                    text=plain(day.value_classification)[:CLASSIFICATION],
                 )
                 for day in shaped(reply, _Days).data
             ],

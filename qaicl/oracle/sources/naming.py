@@ -9,10 +9,16 @@ from collections.abc import Mapping
 
 from qaicl.settings import AssetSettings
 
-_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<[^>]*>")
+_HIDDEN = re.compile(r"<(script|style)\b(?:(?!<\1\b).)*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^<>]*>")
+# Neither looks past the next beginning of its kind, so that a text full of beginnings takes no time.
+TITLE = 500
 SUMMARY = 500
-"""Characters of a summary that are kept."""
+"""Characters of a title and of a summary that are kept."""
+OUTLET = 256
+"""The same of an outlet's name: what the database has room for."""
+LINK = 2000
+"""A longer address is left out."""
 
 
 def assets_named(text: str, assets: Mapping[str, AssetSettings]) -> tuple[str, ...]:
@@ -30,3 +36,8 @@ def plain(text: str | None) -> str:
     # Unescaping may have brought tags into being; they go too.
     stripped = _TAG.sub(" ", _HIDDEN.sub(" ", unescaped))
     return " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in stripped).split())
+
+
+def link(url: str | None) -> str:
+    """An address as it came; empty where it is too long or holds what no address does, such as control characters."""
+    return url if url and len(url) <= LINK and url.isprintable() else ""

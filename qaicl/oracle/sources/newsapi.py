@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from qaicl.oracle.http import Reply, bad_reply
-from qaicl.oracle.observations import Batch, Headline, Rejected
-from qaicl.oracle.sources.naming import SUMMARY, assets_named, plain
+from qaicl.oracle.observations import Batch, Headline, Rejected, utc
+from qaicl.oracle.sources.naming import OUTLET, SUMMARY, TITLE, assets_named, link, plain
 from qaicl.oracle.sources.protocol import Access, batch, shaped
 
 ROOT = "https://newsapi.org"
@@ -83,14 +83,14 @@ class NewsApi:
                 body = msgspec.json.encode(article).decode()
                 rejected.append(Rejected(reason="no title or date", body=body, sha256=reply.sha256))
                 continue
-            title, summary = plain(article.title), plain(article.description)
+            title, summary = plain(article.title)[:TITLE], plain(article.description)[:SUMMARY]
             yield Headline(
                 source=self.name,
-                outlet=(article.source.name if article.source else None) or "unknown",
+                outlet=plain(article.source.name if article.source else None)[:OUTLET] or "unknown",
                 title=title,
-                summary=summary[:SUMMARY],
-                url=article.url or "",
-                published_at=article.published_at,
+                summary=summary,
+                url=link(article.url),
+                published_at=utc(article.published_at),
                 fetched_at=reply.fetched_at,
                 sha256=reply.sha256,
                 assets=assets_named(f"{title} {summary}", self._access.settings.assets),

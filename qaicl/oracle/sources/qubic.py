@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -17,10 +18,14 @@ from qaicl.oracle.sources.protocol import Access, batch, moment, shaped
 
 ROOT = "https://rpc.qubic.org"
 
+# What the database has room for; a larger number would be no source's failure but the database's.
+_Epoch = Annotated[int, msgspec.Meta(le=2**31 - 1)]
+_Count = Annotated[int, msgspec.Meta(le=2**63 - 1)]
+
 
 class _Tick(msgspec.Struct):
-    tick: int
-    epoch: int
+    tick: _Count
+    epoch: _Epoch
     duration: float | None = None
 
 
@@ -30,16 +35,16 @@ class _TickInfo(msgspec.Struct, rename="camel"):
 
 class _Stats(msgspec.Struct, rename="camel"):
     timestamp: int
-    circulating_supply: int | None = None
-    active_addresses: int | None = None
+    circulating_supply: _Count | None = None
+    active_addresses: _Count | None = None
     price: float | None = None
     market_cap: float | None = None
-    epoch: int | None = None
-    current_tick: int | None = None
-    ticks_in_current_epoch: int | None = None
-    empty_ticks_in_current_epoch: int | None = None
+    epoch: _Epoch | None = None
+    current_tick: _Count | None = None
+    ticks_in_current_epoch: _Count | None = None
+    empty_ticks_in_current_epoch: _Count | None = None
     epoch_tick_quality: float | None = None
-    burned_qus: int | None = None
+    burned_qus: _Count | None = None
 
 
 class _LatestStats(msgspec.Struct):

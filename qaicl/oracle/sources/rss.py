@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from calendar import timegm
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 from qaicl.oracle.http import Reply, bad_reply
 from qaicl.oracle.observations import Batch, Headline, Rejected
-from qaicl.oracle.sources.naming import SUMMARY, assets_named, plain
+from qaicl.oracle.sources.naming import OUTLET, SUMMARY, TITLE, assets_named, link, plain
 from qaicl.oracle.sources.protocol import Access, batch
 
 
@@ -30,9 +31,8 @@ class Feed:
         reply = await self._access.client.get(self.name, url, conditional=True)
         if reply.unchanged:
             return
-        import feedparser
-
-        feed = feedparser.parse(reply.body)
+        # Seconds for a large feed, in which the other sources' requests would run into their time limits.
+        feed = await asyncio.to_thread(_parsed, reply.body)
         if not feed.entries and (feed.bozo or not feed.version):
             raise bad_reply(reply, f"no feed: {feed.get('bozo_exception', 'unknown format')}")
         rejected: list[Rejected] = []
@@ -40,11 +40,11 @@ class Feed:
         yield batch(reply, headlines=headlines, rejected=rejected)
 
     def _headlines(self, reply: Reply, feed: Any, rejected: list[Rejected]) -> Iterable[Headline]:
-        outlet = plain(feed.feed.get("title")) or self._outlet
+        outlet = plain(feed.feed.get("title"))[:OUTLET] or self._outlet
         for entry in feed.entries:
             # feedparser gives UTC; "updated" stands in where a feed dates nothing else.
-            moment = entry.get("published_parsed") or entry.get("updated_parsed")
-            title, summary = plain(entry.get("title")), plain(entry.get("summary"))
+            moment = _moment(entry.get("published_parsed") or entry.get("updated_parsed"))
+            title, summary = plain(entry.get("title"))[:TITLE], plain(entry.get("summary"))[:SUMMARY]
             if moment is None:
                 rejected.append(Rejected(reason="no date", body=title, sha256=reply.sha256))
                 continue
@@ -52,10 +52,24 @@ class Feed:
                 source=self.name,
                 outlet=outlet,
                 title=title,
-                summary=summary[:SUMMARY],
-                url=entry.get("link", ""),
-                published_at=datetime.fromtimestamp(timegm(moment), UTC),
+                summary=summary,
+                url=link(entry.get("link")),
+                published_at=moment,
                 fetched_at=reply.fetched_at,
                 sha256=reply.sha256,
                 assets=assets_named(f"{title} {summary}", self._access.settings.assets),
             )
+
+
+def _parsed(body: bytes) -> Any:
+    import feedparser
+
+    return feedparser.parse(body)
+
+
+def _moment(parsed: Any) -> datetime | None:
+    """What feedparser made of a date; None where there is none, or where no calendar has it (the year 0)."""
+    try:
+        return None if parsed is None else datetime.fromtimestamp(timegm(parsed), UTC)
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import importlib
 import multiprocessing
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,16 +16,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import feedparser
 import msgspec
 import pytest
-from oracle_services import Answer, price  # type: ignore[import-not-found]
+from oracle_services import (  # type: ignore[import-not-found]
+    Answer,
+    everything,
+    feed,
+    latest_stats,
+    price,
+)
 from sqlalchemy import make_url
 
 from qaicl.daemon.oracle import OracleDaemon
-from qaicl.errors import OracleStoreError, SettingsError
+from qaicl.errors import BadReplyError, OracleStoreError, SettingsError
 from qaicl.oracle import database
 from qaicl.oracle.collect import Collected, SourceResult, collect
-from qaicl.oracle.observations import MARKET, Batch, SourceHealth, State
+from qaicl.oracle.http import Client
+from qaicl.oracle.observations import MARKET, Batch, Headline, SourceHealth, State
 from qaicl.oracle.overview import overview
 from qaicl.oracle.snapshot import Snapshot
 from qaicl.oracle.store import Store, floor
@@ -298,6 +308,134 @@ def test_a_database_that_fails_ends_the_refresh(local_store: Store, services: An
     with pytest.raises(OracleStoreError):
         refresh(full, services, "qubic")
     assert local_store.health().get("qubic", SourceHealth(source="qubic")).last_success is None
+
+
+def article(**changes: Any) -> Answer:
+    (whole, *_) = everything({})["articles"]
+    return Answer({"status": "ok", "articles": [{**whole, **changes}]})
+
+
+def stats(**changes: Any) -> Answer:
+    whole = latest_stats({})
+    return Answer({"data": {**whole["data"], **changes}})
+
+
+UNSTORABLE = {
+    "a wait beyond all calendars": ("rss:paper", "/feed.xml", Answer(b"", 429, {"Retry-After": "9" * 400})),
+    "a wait in other digits": ("rss:paper", "/feed.xml", Answer(b"", 429, {"Retry-After": "\u00b2"})),
+    "a time without a zone": ("newsapi", "/newsapi/v2/everything", article(publishedAt="2026-11-25T10:00:00")),
+    "an update without a zone": (
+        "coingecko",
+        "/coingecko/coins/markets",
+        Answer([{"id": "qubic-network", "last_updated": "2026-01-01T00:00:00", "total_supply": 1}]),
+    ),
+    "an integer too large": ("qubic", "/qubic/v1/latest-stats", stats(circulatingSupply="9" * 20)),
+    "an epoch too large": (
+        "qubic",
+        "/qubic/live/v1/tick-info",
+        Answer({"tickInfo": {"tick": 1, "duration": 1, "epoch": 5_000_000_000}}),
+    ),
+    "an outlet too long": ("newsapi", "/newsapi/v2/everything", article(source={"name": "x" * 300})),
+    "an outlet with a null": ("newsapi", "/newsapi/v2/everything", article(source={"name": "x\0y"})),
+    "an address with a null": ("newsapi", "/newsapi/v2/everything", article(url="https://x\0y")),
+    "a feed's name too long": ("rss:paper", "/feed.xml", Answer(feed().replace(b"The Paper", b"Paper" * 60))),
+    "a word with a null": (
+        "fear_greed",
+        "/fear_greed/fng/",
+        Answer({"data": [{"value": "40", "value_classification": "a\0b", "timestamp": "1700000000"}]}),
+    ),
+    "an error with a null": (
+        "newsapi",
+        "/newsapi/v2/everything",
+        Answer({"status": "error", "code": "a\0", "message": "\x1b[2J" * 1000}),
+    ),
+    "the year 0": ("rss:paper", "/feed.xml", Answer(feed().replace(b"<item>", b"<item><pubDate>0000-01-01</pubDate>"))),
+}
+
+
+@pytest.mark.parametrize("what", UNSTORABLE)
+def test_what_a_database_cannot_hold_stops_no_other_source(store: Store, services: Any, what: str) -> None:
+    source, path, answer = UNSTORABLE[what]
+    services.always(path, answer)
+    other = "qubic" if source == "fear_greed" else "fear_greed"
+    results = {one.source: one for one in refresh(store, services, source, other).sources}
+    assert results[other].status == "ok"
+    assert results[source].reason.isprintable()
+    assert len(results[source].reason) <= 500
+    blocked = store.health()[source].blocked_until
+    assert blocked is None or blocked <= datetime.now(UTC) + timedelta(days=1)
+
+
+def test_a_value_that_the_database_refuses_is_the_sources_failure(store: Store) -> None:
+    headline = Headline(
+        source="paper",
+        outlet="paper",
+        title="naive",
+        published_at=datetime(2026, 1, 1),
+        fetched_at=datetime.now(UTC),
+        sha256="0",
+    )
+    with pytest.raises(BadReplyError, match="cannot be stored"):
+        store.add(Batch(source="paper", headlines=(headline,)), now=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("packed", ["gzip, gzip", "br", "zstd"])
+def test_a_reply_that_may_unpack_without_end_is_not_unpacked(local_store: Store, services: Any, packed: str) -> None:
+    once = gzip.compress(bytes(50_000_000))
+    services.always("/feed.xml", Answer(gzip.compress(once), headers={"Content-Encoding": packed}))
+    assert f"Content-Encoding: {packed}" in alone(local_store, services, "rss:paper").reason
+    services.always("/feed.xml", Answer(gzip.compress(feed()), headers={"Content-Encoding": "gzip"}))
+    assert alone(local_store, services, "rss:paper").status == "ok"
+
+
+def test_a_large_feed_is_read_beside_the_others(
+    local_store: Store, services: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_in = []
+
+    def parse(body: bytes) -> Any:
+        read_in.append(threading.current_thread())
+        return parsed(body)
+
+    parsed = feedparser.parse
+    monkeypatch.setattr(feedparser, "parse", parse)
+    assert alone(local_store, services, "rss:paper").status == "ok"
+    assert read_in != [threading.main_thread()]
+
+
+def test_a_database_that_fails_blames_no_source(local_store: Store, services: Any) -> None:
+    class Full(Store):
+        def add(self, batch: Batch, *, now: datetime) -> Any:
+            raise OracleStoreError("the oracle's database failed", why="disk is full")
+
+    services.always("/feed.xml", Answer(feed(), delay=1.0))
+
+    async def refreshed() -> None:
+        with pytest.raises(OracleStoreError):
+            await collect(Full(local_store._engine), services.settings(), KEYS, only=("qubic", "rss:paper"))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await asyncio.sleep(1.5)
+
+    asyncio.run(refreshed())
+    assert local_store.health() == {}
+
+
+def test_a_clock_that_is_set_back_does_not_hold_up_a_source(local_store: Store, services: Any) -> None:
+    clock = [datetime.now(UTC)]
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def twice() -> None:
+        settings = services.settings(calls_a_minute={"paper": 30})
+        async with Client(local_store, settings, clock=lambda: clock[0], sleep=sleep) as client:
+            await client.get("paper", services.url + "/feed.xml")
+            clock[0] -= timedelta(days=1)
+            await client.get("paper", services.url + "/feed.xml")
+
+    asyncio.run(twice())
+    assert slept == [2.0]
 
 
 # --- killed at any moment ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import msgspec
 import pytest
 
 from qaicl.errors import SettingsError
-from qaicl.oracle.http import DEFAULT_WAIT, retry_after
+from qaicl.oracle.http import DEFAULT_WAIT, LONGEST_WAIT, retry_after
 from qaicl.oracle.keys import load_keys
 from qaicl.oracle.observations import Candle, Headline, NetworkStats
 from qaicl.oracle.quality import candle_fault, headline_fault, network_fault
-from qaicl.oracle.sources.naming import assets_named, plain
+from qaicl.oracle.sources.naming import assets_named, link, plain
 from qaicl.settings import ASSETS, OracleSettings, Paths
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -55,7 +56,17 @@ def test_a_bar_that_cannot_be_is_not_believed(change: dict[str, object]) -> None
     assert candle_fault(msgspec.structs.replace(BAR, **change), NOW)
 
 
-@pytest.mark.parametrize("change", [{"tick": -1}, {"tick_quality": 101.0}, {"burned": -5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tick": -1},
+        {"tick_quality": 101.0},
+        {"burned": -5},
+        {"tick_duration": float("nan")},
+        {"tick_duration": -3.0},
+        {"price": float("inf")},
+    ],
+)
 def test_network_figures_that_cannot_be_are_not_believed(change: dict[str, object]) -> None:
     assert network_fault(msgspec.structs.replace(STATS, **change), NOW)
 
@@ -96,6 +107,28 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
     assert retry_after("Sat, 10 Jan 2026 12:01:30 GMT", NOW) == 90.0
     assert retry_after("Sat, 10 Jan 2026 11:00:00 GMT", NOW) == 0.0
     assert retry_after("soon", NOW) == retry_after(None, NOW) == DEFAULT_WAIT
+
+
+@pytest.mark.parametrize("header", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_retry_after_silences_a_source_for_a_day_at_most(header: str) -> None:
+    assert retry_after(header, NOW) == LONGEST_WAIT
+
+
+@pytest.mark.parametrize("header", ["\u00b2", "Sat, 10 Jan 2026 12:00:00 +99999999999999"])
+def test_a_retry_after_that_no_number_or_calendar_knows_is_none(header: str) -> None:
+    assert retry_after(header, NOW) == DEFAULT_WAIT
+
+
+@pytest.mark.parametrize("part", ["<script ", "<style <script ", "<", "<a ", "&lt;script "])
+def test_a_text_full_of_beginnings_takes_no_time(part: str) -> None:
+    began = time.process_time()
+    plain(part * 50_000)
+    assert time.process_time() - began < 5
+
+
+def test_a_link_is_kept_as_it_came_or_not_at_all() -> None:
+    assert link("https://paper.example/1?a=b") == "https://paper.example/1?a=b"
+    assert link("https://paper.example/\0") == link("x" * 5000) == link(None) == ""
 
 
 def keys(tmp_path: Path, environ: dict[str, str]) -> dict[str, str]:
