@@ -96,7 +96,7 @@ def _write(made: Report, rendering: Rendering, language: Tongue, file: Path | No
     if rendering is Rendering.terminal and file is None:
         from qaicl.oracle.report.terminal import render_terminal
 
-        console().print(render_terminal(made, language.value))
+        console(markup=False).print(render_terminal(made, language.value))
         return
     if rendering is Rendering.json and file is None:
         emit_json(made)
@@ -134,7 +134,7 @@ def _text(made: Report, rendering: Rendering, language: Tongue) -> str:
 
     from qaicl.oracle.report.terminal import render_terminal
 
-    plain = Console(file=io.StringIO(), width=120, no_color=True)
+    plain = Console(file=io.StringIO(), width=120, no_color=True, markup=False, emoji=False)
     plain.print(render_terminal(made, language.value))
     assert isinstance(plain.file, io.StringIO)
     return plain.file.getvalue()

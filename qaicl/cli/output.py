@@ -28,13 +28,19 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("-o", "--output-format", help="Print data as text or as versioned JSON.")]
 
 
-def console(stderr: bool = False) -> Console:
-    """A rich console that honours NO_COLOR and stays plain off a terminal."""
+def console(stderr: bool = False, markup: bool = True) -> Console:
+    """A rich console that honours NO_COLOR and stays plain off a terminal.
+
+    Args:
+        markup: False where texts from outside are shown: their brackets are no markup, and no error.
+    """
     from rich.console import Console
 
     # Off a terminal there is no width to fit into, and a cut table is of no use to grep.
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 220
-    return Console(stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, width=width)
+    return Console(
+        stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, width=width, markup=markup, emoji=markup
+    )
 
 
 def emit_json(data: Any) -> None:

@@ -27,8 +27,9 @@ from qaicl.settings import OracleSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-RECENT = timedelta(days=1)
-"""A source that failed longer ago is not asked any more: it was taken out of the settings."""
+RECENT = timedelta(hours=26)
+"""A source that failed longer ago is not asked any more: it was taken out of the settings. No source is left alone for
+more than a day."""
 
 
 class Flag(msgspec.Struct, frozen=True):
@@ -147,6 +148,12 @@ class Snapshot:
         )
 
 
+def failures(health: SourceHealth, now: datetime) -> int:
+    """A source's failures in a row; 0 where it is not asked any more."""
+    last = health.last_failure
+    return health.failures if last is not None and now - RECENT <= last <= now else 0
+
+
 def _price(store: Store, asset: str, now: datetime, settings: OracleSettings) -> Figure:
     """Tickers, and an exchange's last close where it has no newer ticker."""
     found = store.latest("price", asset, until=now) + store.last_closes(asset, settings.candle_interval, until=now)
@@ -198,6 +205,6 @@ def _flags(
     flags += [
         Flag(f"source:{health.source}", State.degraded, f"failed {health.failures} times in a row: {health.reason}")
         for health in sources
-        if health.failures and health.last_failure is not None and now - RECENT <= health.last_failure <= now
+        if failures(health, now)
     ]
     return flags

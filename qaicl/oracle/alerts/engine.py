@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, text, update
@@ -24,6 +24,13 @@ from qaicl.settings import AlertSettings
 
 LOCK = 0x616C657274
 """PostgreSQL advisory lock of an evaluation: the letters ``alert``. SQLite's writers wait for each other anyway."""
+
+
+class Told(NamedTuple):
+    """What one message tells of."""
+
+    firing: Sequence[Alert]
+    ended: Sequence[Alert]
 
 
 class AlertEngine:
@@ -163,16 +170,15 @@ class AlertEngine:
 
     def _notify(self, connection: Connection, now: datetime) -> int:
         everything = _alerts(connection)
+        sent = sum(self._leave(connection, alert, now) for alert in everything)
         firing = [alert for alert in everything if alert.ends_at is None]
         quiet = {alert.fingerprint for alert in firing if self._quiet(alert, firing, _silences(connection, now))}
         groups: dict[str, tuple[Labels, tuple[str, ...], list[Alert]]] = {}
         for alert in everything:
             sinks = self._route(alert)
-            labels = {name: alert.labels[name] for name in self._settings.group_by if name in alert.labels}
-            key = fingerprint({**labels, "\0sinks": ",".join(sinks)})
+            labels, key = self._group(alert, sinks)
             groups.setdefault(key, (labels, sinks, []))[2].append(alert)
         rows = {row["key"]: row for row in connection.execute(select(alert_groups)).mappings()}
-        sent = 0
         for key, (labels, sinks, members) in sorted(groups.items()):
             row = rows.get(key)
             if row is None:
@@ -208,12 +214,50 @@ class AlertEngine:
         news = bool(resolved) or any(told.get(a.fingerprint) != a.level for a in firing)
         if (not firing and not resolved) or not self._due(row, news, now):
             return 0
+        number = self._queue(connection, row, labels, sinks, Told(firing, resolved), now)
+        for alert in resolved:
+            connection.execute(delete(alerts).where(alerts.c.fingerprint == alert.fingerprint))
+            del told[alert.fingerprint]
+        told |= {alert.fingerprint: alert.level.value for alert in firing}
+        mine = alert_groups.c.key == row["key"]
+        connection.execute(update(alert_groups).where(mine).values(sent_at=now, told=_json(told), messages=number))
+        return len(sinks)
+
+    def _leave(self, connection: Connection, alert: Alert, now: datetime) -> int:
+        """Tell the sinks that the alert is no longer routed to that it has ended for them. Returns how many messages.
+
+        An alert whose level has changed may be routed elsewhere; whoever heard of it would never hear of its end.
+        """
+        count, own = 0, self._route(alert)
+        for sinks in dict.fromkeys(route.sinks for route in self._settings.routes if route.sinks != own):
+            labels, key = self._group(alert, sinks)
+            mine = alert_groups.c.key == key
+            row = connection.execute(select(alert_groups).where(mine)).mappings().one_or_none()
+            told = {} if row is None else msgspec.json.decode(row["told"], type=dict[str, str])
+            if row is None or told.pop(alert.fingerprint, None) is None:
+                continue
+            left = msgspec.structs.replace(alert, ends_at=alert.ends_at or now)
+            gone = tuple(sink for sink in sinks if sink not in own)
+            number = self._queue(connection, row, labels, gone, Told([], [left] if gone else []), now)
+            connection.execute(update(alert_groups).where(mine).values(told=_json(told), messages=number))
+            count += len(gone)
+        return count
+
+    def _group(self, alert: Alert, sinks: tuple[str, ...]) -> tuple[Labels, str]:
+        """The labels of the alert's group on a route, and the group's key."""
+        labels = {name: alert.labels[name] for name in self._settings.group_by if name in alert.labels}
+        return labels, fingerprint({**labels, "\0sinks": ",".join(sinks)})
+
+    def _queue(
+        self, connection: Connection, row: Any, labels: Labels, sinks: tuple[str, ...], told: Told, now: datetime
+    ) -> int:
+        """Put the group's next message into the outbox, one a sink. Returns its number."""
         number = int(row["messages"]) + 1
         for sink in sinks:
             key = hashlib.sha256(
                 f"{row['key']}\n{row['created_at'].isoformat()}\n{sink}\n{number}".encode()
             ).hexdigest()
-            message = Message(key=key, at=now, group=labels, firing=tuple(firing), resolved=tuple(resolved))
+            message = Message(key=key, at=now, group=labels, firing=tuple(told.firing), resolved=tuple(told.ended))
             connection.execute(
                 insert(alert_outbox).values(
                     key=key,
@@ -227,15 +271,9 @@ class AlertEngine:
                     sent_at=None,
                 )
             )
-        for alert in resolved:
-            connection.execute(delete(alerts).where(alerts.c.fingerprint == alert.fingerprint))
-            del told[alert.fingerprint]
-        told |= {alert.fingerprint: alert.level.value for alert in firing}
-        mine = alert_groups.c.key == row["key"]
-        connection.execute(update(alert_groups).where(mine).values(sent_at=now, told=_json(told), messages=number))
-        for alert in (*firing, *resolved):
+        for alert in (*told.firing, *told.ended):
             _record(connection, now, "notified", alert)
-        return len(sinks)
+        return number
 
     def _due(self, row: Any, news: bool, now: datetime) -> bool:
         settings = self._settings

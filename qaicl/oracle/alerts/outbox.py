@@ -137,7 +137,7 @@ class Outbox:
                 raise SinkError(
                     f"no sink '{claimed.sink}'", why="the settings do not name it", fix="add it to alerts.sinks"
                 )
-            sink.deliver(claimed.message)
+            _deliver(sink, claimed.message)
         except SinkError as error:
             lost = error.unknown and sink is not None and sink.at_most_once
             self._failed(claimed, error, "unknown" if lost else "refused" if error.permanent else "pending")
@@ -237,3 +237,16 @@ def _event(claimed: _Claimed, event: str, text: str, now: datetime) -> dict[str,
         "level": claimed.message.level.value,
         "text": text,
     }
+
+
+def _deliver(sink: Sink, message: Message) -> None:
+    """Hand a message over; a mistake in one sink must not end the daemon, and the other sinks with it."""
+    try:
+        sink.deliver(message)
+    except SinkError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        # The error's text is left out: it may quote a secret.
+        raise SinkError(
+            "the sink failed in a way that nobody thought of", unknown=True, why=type(error).__name__
+        ) from None

@@ -9,7 +9,7 @@ from qaicl.oracle.alerts.model import Condition, Level
 from qaicl.oracle.anomalies.scan import POINTS, Anomaly, Severity
 from qaicl.oracle.observations import State
 from qaicl.oracle.risk.assessment import RiskAssessment
-from qaicl.oracle.snapshot import Snapshot
+from qaicl.oracle.snapshot import Snapshot, failures
 from qaicl.settings import AlertSettings
 
 RECENT = timedelta(hours=6)
@@ -49,7 +49,7 @@ def conditions(
             Condition(
                 labels={"asset": asset, "alert": "source", "source": source.source},
                 level=Level.info,
-                value=float(source.failures),
+                value=float(failures(source, snapshot.now)),
                 fire_from=float(FAILURES),
                 clear_below=1.0,
                 summary=f"{source.source} failed {source.failures} times in a row: {source.reason}",

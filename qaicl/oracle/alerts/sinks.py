@@ -65,7 +65,7 @@ class LogSink:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - LOG_TAIL))
                 tail = file.read()
-                if message.key.encode() in tail:
+                if any(message.key.encode() in line and _whole(line) for line in tail.splitlines()):
                     return
                 # A line cut off by a kill in the middle of writing must not swallow this one.
                 file.write((b"\n" if tail and not tail.endswith(b"\n") else b"") + line)
@@ -73,6 +73,15 @@ class LogSink:
                 os.fsync(file.fileno())
         except OSError as error:
             raise SinkError(f"cannot write {self._path}", why=error.strerror or str(error)) from error
+
+
+def _whole(line: bytes) -> bool:
+    """Whether a line was written to its end: a full disk cuts it off behind the key, and the alert would be lost."""
+    try:
+        msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 class MonitorSink:
@@ -91,9 +100,14 @@ class MonitorSink:
         from redis.retry import Retry
 
         # The outbox tries again; the client's own attempts would outlast its claim.
-        client = redis.Redis.from_url(
-            self._url, password=self._password or None, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
-        )
+        try:
+            client = redis.Redis.from_url(
+                self._url, password=self._password or None, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
+            )
+        except ValueError as error:
+            raise SinkError(
+                "the monitor's URL is none", why="it does not begin with redis://", fix="mend alerts.sinks"
+            ) from error
         body = msgspec.json.encode(payload(message))
         try:
             client.eval(ADD_ONCE, 2, STREAM, f"{STREAM}:{message.key}", message.key, body, REMEMBERED, STREAM_LENGTH)
@@ -148,7 +162,8 @@ class TelegramSink:
             answer = {}
         if not isinstance(answer, dict) or answer.get("ok") is not True:
             answer = answer if isinstance(answer, dict) else {}
-            wait = (answer.get("parameters") or {}).get("retry_after")
+            parameters = answer.get("parameters")
+            wait = parameters.get("retry_after") if isinstance(parameters, dict) else None
             raise SinkError(
                 f"Telegram answered {reply.status_code}",
                 retry_after=float(wait) if isinstance(wait, int | float) else _retry_after(reply.headers),
@@ -271,14 +286,14 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _plain(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers of a body that is unpacked already."""
+    """Headers of a body that is unpacked already; none but ASCII can be taken over, and none but ASCII is read."""
     return {
         name: value
         for name, value in headers.items()
-        if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+        if value.isascii() and name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
     }
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     given = headers.get("retry-after", "")
-    return float(given) if given.isdigit() else None
+    return float(given) if given.isascii() and given.isdigit() else None

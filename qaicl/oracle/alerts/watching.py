@@ -45,6 +45,9 @@ def watch_round(
         odd = scan(snapshot)
         risk = assess_known(snapshot, odd, settings, cluster)
         queued += engine.evaluate(conditions(snapshot, risk, odd, values.alerts), {"asset": asset}, now)
+    # An asset that was taken out of the settings is measured no more; what it rang for ends.
+    for gone in {alert.labels.get("asset", "") for alert in engine.active()} - {"", *values.oracle.assets}:
+        queued += engine.evaluate([], {"asset": gone}, now)
     queued += engine.tick(now)
     outbox.prune(now - timedelta(days=values.oracle.retention_days))
     return queued, outbox.deliver()

@@ -12,7 +12,7 @@ from qaicl.oracle.anomalies.scan import Anomaly, severity_points
 from qaicl.oracle.observations import INTERVALS, Figure, NetworkStats, State
 from qaicl.oracle.risk.assessment import RiskAssessment, assess
 from qaicl.oracle.risk.measures import drawdown, realised_volatility, value_at_risk
-from qaicl.oracle.snapshot import Snapshot
+from qaicl.oracle.snapshot import Snapshot, failures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def technical(snapshot: Snapshot, anomalies: Sequence[Anomaly], has_network: boo
     bad = {flag.subject for flag in snapshot.flags if flag.state in (State.stale, State.missing)}
     if has_network and not snapshot.network:
         bad.add("network")
-    failing = sum(bool(source.failures) for source in snapshot.sources)
+    failing = sum(failures(source, snapshot.now) > 0 for source in snapshot.sources)
     return {
         "stale_figures": 100 * sum(subject in bad for subject in subjects) / len(subjects),
         "failing_sources": 100 * failing / len(snapshot.sources) if snapshot.sources else None,

@@ -198,6 +198,16 @@ def test_collect_sources_and_price_go_together(collected: Path, capsys: pytest.C
     assert json.loads(out)["items"][0]["source"] == "rss:paper"
 
 
+def test_brackets_in_what_a_source_said_are_shown_as_they_are(
+    collected: Path, services: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services.always("/fear_greed/fng/", Answer(b"not found: [/b] [red]:warning:", 404))
+    for command in (("collect", "--source", "fear_greed", "--source", "qubic"), ("sources",)):
+        code, out, _ = printed(capsys, "oracle", *command)
+        assert code == 0
+        assert "[/b] [red]:warning:" in out
+
+
 def test_collect_with_every_source_down_exits_4_and_keeps_what_is_stored(
     collected: Path, services: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

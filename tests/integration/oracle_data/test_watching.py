@@ -15,7 +15,9 @@ from qaicl.errors import SettingsError
 from qaicl.oracle.alerts.engine import AlertEngine
 from qaicl.oracle.alerts.outbox import Delivered, Outbox
 from qaicl.oracle.alerts.watching import deliver_due, watch_round
-from qaicl.oracle.observations import Batch, Candle
+from qaicl.oracle.observations import Batch, Candle, SourceHealth
+from qaicl.oracle.risk.inputs import technical
+from qaicl.oracle.snapshot import Snapshot
 from qaicl.oracle.store import Store, floor
 from qaicl.settings import AlertSettings, OracleSettings, Paths, RouteSettings, Settings, SinkSettings, Values
 
@@ -177,3 +179,32 @@ def test_what_was_sent_is_forgotten_after_the_retention_and_what_waits_is_not(st
     assert outbox.prune(datetime.now(UTC) + HOUR) == told + len(logged(tmp_path))
     assert AlertEngine(store, both.values.alerts).history() == []
     assert outbox.waiting() == waiting != []
+
+
+def test_what_an_asset_rang_for_ends_when_it_is_taken_out_of_the_settings(store: Store, tmp_path: Path) -> None:
+    fill(store)
+    ours = settings(tmp_path)
+    watch_round(store, ours, NOW)
+    watch_round(store, ours, later(WAIT))
+    fewer = {"qubic": ours.values.oracle.assets["qubic"]}
+    values = Values(oracle=OracleSettings(assets=fewer), alerts=ours.values.alerts)
+    left = Settings(values, ours.paths, ours.context)
+    watch_round(store, left, later(WAIT + 300))
+    assert {alert.labels["asset"] for alert in AlertEngine(store, values.alerts).active()} == {"qubic"}
+    assert "[RESOLVED] alert=risk asset=bitcoin" in logged(tmp_path)
+
+
+def test_a_source_that_is_not_asked_any_more_neither_rings_nor_counts(local_store: Store, tmp_path: Path) -> None:
+    fill(local_store)
+    ours = settings(tmp_path)
+    failing = {"asset": "qubic", "alert": "source", "source": "newsapi"}
+
+    def rings(failed: datetime) -> tuple[bool, float | None]:
+        local_store.set_health(SourceHealth(source="newsapi", failures=50, last_failure=failed, reason="no"))
+        watch_round(local_store, ours, NOW)
+        known = Snapshot.load(local_store, "qubic", NOW, settings=ours.values.oracle)
+        counted = technical(known, (), has_network=True)["failing_sources"]
+        return any(one.labels == failing for one in AlertEngine(local_store, ours.values.alerts).active()), counted
+
+    assert rings(NOW - HOUR) == (True, 100.0)
+    assert rings(NOW - 30 * HOUR) == (False, 0.0)

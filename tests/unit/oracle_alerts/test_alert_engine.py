@@ -198,3 +198,40 @@ def test_a_new_engine_on_the_same_store_goes_on_where_the_old_one_stopped(store:
     AlertEngine(store, SETTINGS).tick(at(32))
     AlertEngine(store, SETTINGS).evaluate([risk(80)], SCOPE, at(60))
     assert len(messages(store)) == 1
+
+
+def test_a_sink_that_a_lower_level_is_not_routed_to_hears_of_the_end_once(store: Store) -> None:
+    routes = (RouteSettings(sinks=("log", "phone"), match={"level": "critical"}), RouteSettings(sinks=("log",)))
+    sinks = {name: SinkSettings(kind="log") for name in ("log", "phone")}
+    engine = AlertEngine(store, msgspec.structs.replace(SETTINGS, routes=routes, sinks=sinks))
+
+    def told(sink: str) -> list[str]:
+        with store.reading() as connection:
+            query = select(alert_outbox.c.body).where(alert_outbox.c.sink == sink).order_by(alert_outbox.c.created_at)
+            bodies = connection.execute(query).scalars()
+            return [msgspec.json.decode(body, type=Message).subject.partition("]")[0] for body in bodies]
+
+    engine.evaluate([risk(90, Level.critical)], SCOPE, at(0))
+    engine.tick(at(30))
+    assert told("log") == told("phone") == ["[CRITICAL:1"]
+    for seconds in (3600, 3630, 3660):
+        engine.evaluate([risk(80)], SCOPE, at(seconds))
+    assert told("phone") == ["[CRITICAL:1", "[RESOLVED"]
+    assert told("log") == ["[CRITICAL:1", "[WARNING:1"]
+    for seconds in (7200, 7230, 7260, 20_000):
+        engine.evaluate([risk(10)], SCOPE, at(seconds))
+    assert told("phone") == ["[CRITICAL:1", "[RESOLVED"]
+    assert told("log") == ["[CRITICAL:1", "[WARNING:1", "[RESOLVED"]
+
+
+def test_a_rise_of_the_level_is_no_end(store: Store) -> None:
+    routes = (RouteSettings(sinks=("log", "phone"), match={"level": "critical"}), RouteSettings(sinks=("log",)))
+    sinks = {name: SinkSettings(kind="log") for name in ("log", "phone")}
+    engine = AlertEngine(store, msgspec.structs.replace(SETTINGS, routes=routes, sinks=sinks))
+    for seconds, condition in ((0, risk(80)), (30, risk(80)), (3600, risk(90, Level.critical))):
+        engine.evaluate([condition], SCOPE, at(seconds))
+    engine.tick(at(3640))
+    subjects = [message.subject for message in messages(store)]
+    assert sum("WARNING" in subject for subject in subjects) == 1
+    assert sum("CRITICAL" in subject for subject in subjects) == 2, "one a sink"
+    assert not any("RESOLVED" in subject for subject in subjects)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import URL, func, select, update
 
@@ -286,3 +287,26 @@ def test_kill_9_at_any_moment_loses_no_alert_and_repeats_no_key_to_a_receiver_th
     assert states == {"sent": 16}
     assert len(subjects) == 16, "a message a key, a key a message"
     assert sorted(s for (s,) in subjects.values()) == sorted(f"[WARNING:1] alert=x asset=a{i}" for i in range(16))
+
+
+def test_a_mistake_in_one_sink_stops_neither_the_daemon_nor_the_other_sinks(store: Store) -> None:
+    class Broken(Recorder):
+        def deliver(self, message: Message) -> None:
+            raise AttributeError("'list' object has no attribute 'get', and this is the token: 123:secret")
+
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        sinks={name: SinkSettings(kind="log") for name in ("bad", "good")},
+        routes=(RouteSettings(sinks=("bad", "good")),),
+    )
+    condition = Condition(
+        labels={"alert": "risk"}, level=Level.warning, value=1, fire_from=1, clear_below=1, summary="risk"
+    )
+    AlertEngine(store, settings).evaluate([condition], {}, at(0))
+    AlertEngine(store, settings).tick(at(1))
+    good = Recorder()
+    done = Outbox(store, {"bad": Broken(), "good": good}, lambda: at(2)).deliver()
+    assert (done.sent, len(good.taken)) == (1, 1)
+    (waiting,) = Outbox(store, {}).waiting()
+    assert (waiting.sink, waiting.state) == ("bad", "pending")
+    assert "AttributeError" in waiting.reason and "secret" not in waiting.reason

@@ -214,3 +214,28 @@ def test_a_receiver_that_drips_is_cut_off_before_the_claim_ends(monkeypatch: pyt
 def test_of_an_endless_answer_only_the_beginning_is_read(inbox: Inbox) -> None:
     inbox.answers = [(200, {}, "x" * 300_000)]
     WebhookSink(inbox.url, "").deliver(message())
+
+
+def test_a_line_that_a_full_disk_cut_off_behind_its_key_is_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.jsonl"
+    sink = LogSink(file)
+    sink.deliver(message("a"))
+    whole = file.read_bytes()
+    for rest in (b"", b"\n"):
+        file.write_bytes(whole[:150] + rest)
+        assert b"a" * 32 in file.read_bytes()
+        sink.deliver(message("a"))
+        sink.deliver(message("a"))
+        assert file.read_bytes() == whole[:150] + b"\n" + whole
+
+
+@pytest.mark.parametrize("parameters", [[1], "soon", 7, {"retry_after": None}])
+def test_garbage_from_telegram_is_a_sink_error(inbox: Inbox, parameters: object) -> None:
+    inbox.answers = [(429, {"Retry-After": "\u00b2"}, {"ok": False, "parameters": parameters})]
+    with pytest.raises(SinkError, match="Telegram answered 429"):
+        TelegramSink(inbox.url, TOKEN, "42", at_most_once=False).deliver(message())
+
+
+def test_a_monitors_url_that_is_none_is_a_sink_error() -> None:
+    with pytest.raises(SinkError, match="URL"):
+        MonitorSink("10.0.0.2:6379", "").deliver(message())
