@@ -20,7 +20,7 @@ from qaicl.errors import QaiclError
 from qaicl.oracle import indicators
 from qaicl.oracle.anomalies import scan as anomalies
 from qaicl.oracle.forecast.records import Forecast
-from qaicl.oracle.observations import INTERVALS, Headline
+from qaicl.oracle.observations import INTERVALS, Figure, Headline
 from qaicl.oracle.report.document import Absent, Bars, Note, Reading, Report, RiskPoint
 from qaicl.oracle.risk.assessment import METHOD as RISK_METHOD
 from qaicl.oracle.risk.assessment import assess
@@ -110,6 +110,16 @@ def build(
         methods["sentiment"] = f"{mood.model} {mood.model_version}"
     if outlook is not None:
         methods["forecast"] = f"ensemble {outlook.method_version}"
+    figures = (
+        snapshot.price,
+        snapshot.change_24h,
+        snapshot.volume_24h,
+        snapshot.market_cap,
+        snapshot.circulating_supply,
+        snapshot.fear_greed,
+        snapshot.news_tone,
+    )
+    weighed = (has_network, alert_from, dict(cluster or {}))
     return Report(
         asset=snapshot.asset,
         as_of=snapshot.now,
@@ -117,15 +127,7 @@ def build(
         recorded=snapshot.recorded,
         state=snapshot.state,
         horizon_seconds=horizon.total_seconds(),
-        figures=(
-            snapshot.price,
-            snapshot.change_24h,
-            snapshot.volume_24h,
-            snapshot.market_cap,
-            snapshot.circulating_supply,
-            snapshot.fear_greed,
-            snapshot.news_tone,
-        ),
+        figures=figures,
         notes=tuple(Note(subject=flag.subject, state=flag.state, reason=flag.reason) for flag in snapshot.flags),
         bars=bars,
         readings=readings,
@@ -136,7 +138,7 @@ def build(
         anomalies=tuple(reversed(found)),
         sources=snapshot.sources,
         methods=methods,
-        inputs=_digest(snapshot, horizon, methods, live),
+        inputs=_digest(snapshot, figures, horizon, methods, live, weighed),
         live=live,
         absent=absent,
     )
@@ -236,16 +238,29 @@ def _trend(candles: pd.DataFrame, bar: timedelta) -> Iterator[RiskPoint]:
         yield RiskPoint(past.index[-1].to_pydatetime(), points)
 
 
-def _digest(snapshot: Snapshot, horizon: timedelta, methods: Mapping[str, str], live: LiveRecord) -> str:
-    """SHA-256 over the hashes of all replies, the moment, the horizon, the methods and the forecasts' record."""
+def _digest(
+    snapshot: Snapshot,
+    figures: tuple[Figure, ...],
+    horizon: timedelta,
+    methods: Mapping[str, str],
+    live: LiveRecord,
+    weighed: tuple[bool, float, dict[str, float]],
+) -> str:
+    """SHA-256 over all that the report is made from: figures and headlines with their replies' hashes, bars, network,
+    sources, the moment, the horizon, the methods, the forecasts' record and what the risk is weighed by.
+    """
     candles = snapshot.candles
     material = {
         "asset": snapshot.asset,
         "now": snapshot.now,
         "horizon": horizon.total_seconds(),
-        "figures": [snapshot.price.hashes, snapshot.volume_24h.hashes, snapshot.fear_greed.hashes],
+        "figures": figures,
+        "mood": snapshot.fear_greed_history,
+        "notes": snapshot.flags,
+        "sources": snapshot.sources,
+        "weighed": weighed,
         "candles": [candles.attrs.get("hashes", []), len(candles)],
-        "headlines": [headline.key for headline in snapshot.headlines],
+        "headlines": snapshot.headlines,
         "network": [stats.sha256 for stats in snapshot.network],
         "methods": dict(methods),
         "live": live,

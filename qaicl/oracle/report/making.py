@@ -64,10 +64,18 @@ def make_report(
 def write_whole(file: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
+    A link stays, and what it leads to is written. A device or a pipe, such as ``/dev/stdout``, is written into, never
+    replaced.
+
     Raises:
         UsageError: the directory is missing, not writable or full; the old file stays.
     """
     try:
+        if file.exists() and not file.is_file():
+            with file.open("w", encoding="utf-8") as out:
+                out.write(text)
+            return
+        file = file.resolve()
         handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as out:

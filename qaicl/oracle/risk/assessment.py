@@ -17,7 +17,7 @@ from qaicl.oracle.risk.factors import (
     Group,
 )
 
-METHOD = "risk-1"
+METHOD = "risk-2"
 """Changes whenever a weight, a threshold or a formula does."""
 MEDIUM_FROM = 34.0
 HIGH_FROM = 67.0

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from qaicl.oracle.anomalies.scan import Anomaly, severity_points
 from qaicl.oracle.observations import INTERVALS, Figure, NetworkStats, State
 from qaicl.oracle.risk.assessment import RiskAssessment, assess
-from qaicl.oracle.risk.measures import drawdown, realised_volatility, value_at_risk
+from qaicl.oracle.risk.measures import MIN_RETURNS, drawdown, realised_volatility, value_at_risk
 from qaicl.oracle.snapshot import Snapshot, failures
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 DAY = timedelta(days=1)
 VOLATILITY_WINDOW = timedelta(days=7)
@@ -58,22 +60,36 @@ def market(candles: pd.DataFrame, bar: timedelta) -> dict[str, float | None]:
     if candles.empty:
         return dict.fromkeys(("volatility", "drawdown", "value_at_risk", "expected_shortfall", "daily_volume"))
     last = candles.index[-1]
-    closes = candles["close"].to_numpy(dtype="float64")
-    week = candles.loc[candles.index > last - VOLATILITY_WINDOW, "close"].to_numpy(dtype="float64")
+    closes = _unbroken(candles["close"], bar)
+    week = closes[closes.index > last - VOLATILITY_WINDOW]
     month = candles.loc[candles.index > last - DRAWDOWN_WINDOW, "close"].to_numpy(dtype="float64")
     bars_a_day = DAY / bar
-    var, shortfall = value_at_risk(closes, bars_a_day)
+    known, known_week = len(candles), int((candles.index > last - VOLATILITY_WINDOW).sum())
+    var, shortfall = value_at_risk(_array(closes), bars_a_day) if known > MIN_RETURNS else (None, None)
     traded = None
     if candles.attrs.get("quote") in DOLLARS:
         day = candles.loc[candles.index > last - DAY]
         traded = float((day["close"] * day["volume"]).sum())
     return {
-        "volatility": realised_volatility(week, bars_a_day),
+        "volatility": realised_volatility(_array(week), bars_a_day) if known_week > MIN_RETURNS else None,
         "drawdown": drawdown(month),
         "value_at_risk": var,
         "expected_shortfall": shortfall,
         "daily_volume": traded,
     }
+
+
+def _unbroken(closes: pd.Series, bar: timedelta) -> pd.Series:
+    """One close a bar, the last one repeated where bars are lacking: a return over three bars is not one bar's."""
+    import pandas as pd
+
+    grid = pd.date_range(closes.index[0], closes.index[-1], freq=pd.Timedelta(bar))
+    return closes if len(grid) == len(closes) else closes.reindex(grid, method="ffill")
+
+
+def _array(series: pd.Series) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = series.to_numpy(dtype="float64")
+    return values
 
 
 def network(snapshot: Snapshot) -> dict[str, float | None]:

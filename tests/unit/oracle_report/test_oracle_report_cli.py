@@ -1,11 +1,14 @@
 """The commands as an operator runs them, on recorded data and without a network."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from qaicl.cli.main import run
+from qaicl.errors import UsageError
+from qaicl.oracle.report.making import write_whole
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,22 @@ def test_a_report_that_cannot_be_written_leaves_the_old_file(home: Path, capsys:
     arguments = ("report", "--recorded", "--asset", "qubic", "--format", "markdown", "--output")
     assert oracle(*arguments, str(missing)) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_report_replaces_neither_a_link_nor_a_device(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", "new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.read(reader, 10) == b"new"
+    os.close(reader)
+    with pytest.raises(UsageError, match="cannot write"):
+        write_whole(tmp_path, "new")
 
 
 def test_risk_and_anomalies_answer_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from qaicl.errors import ModelMissingError
 from qaicl.i18n import Language
 from qaicl.oracle.forecast.records import BacktestRecord, Baseline, Bin, Factor, Forecast, Opinion, Range
-from qaicl.oracle.observations import Headline, State
+from qaicl.oracle.observations import Headline, SourceHealth, State
 from qaicl.oracle.recording import recorded_store
 from qaicl.oracle.report.builder import build
 from qaicl.oracle.report.charts import labels, ticks
@@ -204,6 +204,15 @@ def test_the_digest_names_the_inputs(snapshot: Snapshot, report: Report) -> None
     fewer = replace(snapshot, candles=snapshot.candles.iloc[:-1])
     fewer.candles.attrs = snapshot.candles.attrs
     assert make(fewer).inputs != report.inputs
+    tone = msgspec.structs.replace(snapshot.news_tone, value=-5.0, hashes=("ab" * 32,))
+    health = SourceHealth(source="mexc", failures=1, last_failure=snapshot.now, reason="HTTP 500")
+    moved = msgspec.structs.replace(snapshot.headlines[0], outlet="another")
+    for other in (
+        replace(snapshot, news_tone=tone),
+        replace(snapshot, sources=(health,)),
+        replace(snapshot, headlines=(moved, *snapshot.headlines[1:])),
+    ):
+        assert make(other).inputs != report.inputs
 
 
 @each

@@ -1,8 +1,11 @@
 import math
+from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from qaicl.oracle.risk.inputs import market
 from qaicl.oracle.risk.measures import drawdown, log_returns, realised_volatility, value_at_risk
 
 
@@ -50,3 +53,20 @@ def test_shortfall_is_never_below_value_at_risk_and_no_loss_is_zero() -> None:
 
 def test_unusable_prices_are_left_out() -> None:
     assert log_returns(np.array([1.0, math.nan, 0.0, -3.0, math.e])) == pytest.approx([1.0])
+
+
+def test_lacking_bars_make_the_market_no_wilder() -> None:
+    rng = np.random.default_rng(0)
+    closes = np.exp(np.cumsum(rng.normal(0, 0.01, 720)))
+    index = pd.date_range("2026-01-01", periods=720, freq="h", tz="UTC")
+    whole = pd.DataFrame({"close": closes, "volume": 1.0}, index=index)
+    kept = rng.random(720) < 0.4
+    kept[[0, -1]] = True
+    thin = whole[kept]
+    hour = timedelta(hours=1)
+    found, expected = market(thin, hour), market(whole, hour)
+    for name in ("volatility", "value_at_risk", "expected_shortfall"):
+        assert found[name] == pytest.approx(expected[name], rel=0.1)
+    # Few bars over many days are still few.
+    assert market(whole.iloc[::36], hour)["value_at_risk"] is None
+    assert market(whole.iloc[::10], hour)["volatility"] is None
