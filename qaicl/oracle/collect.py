@@ -93,7 +93,8 @@ async def collect(
             await asyncio.gather(*asked, return_exceptions=True)
             raise
     now = clock()
-    pruned = store.prune(now - timedelta(days=settings.retention_days))
+    # Not what is asked for again as soon as it lacks.
+    pruned = store.prune(now - timedelta(days=max(settings.retention_days, settings.history_days)))
     return Collected(at=now, sources=tuple(results), pruned=pruned)
 
 

@@ -5,7 +5,7 @@ One batch is one transaction, so a process killed at any moment leaves whole bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -201,7 +201,8 @@ class Store:
         """Finished bars with ``start < closed_at <= end``, of one source: mixing exchanges would mix their volumes.
 
         Args:
-            source: an exchange; None takes the one with the most bars in that time.
+            source: an exchange; None takes the one with the most bars in that time. One that is more than two bars
+                behind another gives way to it, if that has at least half as many.
 
         Returns:
             Columns open, high, low, close, volume (float64), indexed by UTC close time (``closed_at``), ascending.
@@ -219,8 +220,9 @@ class Store:
         ]
         with self.reading() as connection:
             if source is None:
-                count = select(table.c.source).where(*mine).group_by(table.c.source)
-                source = connection.execute(count.order_by(func.count().desc(), table.c.source)).scalar() or ""
+                newest, count = func.max(table.c.closed_at), func.count()
+                known = connection.execute(select(table.c.source, newest, count).where(*mine).group_by(table.c.source))
+                source = _best_kept(((row[0], row[1], row[2]) for row in known), 2 * INTERVALS[interval])
             query = select(table).where(*mine, table.c.source == source).order_by(table.c.closed_at)
             rows = connection.execute(query).mappings().all()
         index = pd.DatetimeIndex([row["closed_at"] for row in rows], name="closed_at", tz="UTC")
@@ -396,6 +398,20 @@ class Store:
         with self.reading() as connection:
             query = select(table.c.calls).where(table.c.source == source, table.c.period == period)
             return int(connection.execute(query).scalar() or 0)
+
+
+def _best_kept(known: Iterable[tuple[str, datetime, int]], behind: timedelta) -> str:
+    """Of (source, newest bar, bars) the source with most bars; empty where there is none.
+
+    One that died must not hide what another still tells: a source too far behind the newest counts only where no other
+    has at least half as many bars.
+    """
+    ranked = sorted(known, key=lambda one: (-one[2], one[0]))
+    if not ranked:
+        return ""
+    latest = max(newest for _, newest, _ in ranked)
+    living = [name for name, newest, count in ranked if latest - newest <= behind and 2 * count >= ranked[0][2]]
+    return living[0] if living else ranked[0][0]
 
 
 def floor(moment: datetime, step: timedelta) -> datetime:

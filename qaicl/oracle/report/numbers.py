@@ -15,7 +15,7 @@ SCALES = {
 }  # fmt: skip
 NUMBER = re.compile(
     r"(?<![\d.])(?P<sign>(?<![\w.)])[-+−])?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<power>e[-+]?\d+)?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<power>e[-+]?\d{1,4})?"
     r"(?:\s?(?P<scale>thousand|million|billion|trillion|bn|[kmbt]|[萬億兆])(?![a-z]))?"
     r"(?P<percent>\s?(?:%|percent\b|per cent\b))?",
     re.IGNORECASE,

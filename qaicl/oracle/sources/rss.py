@@ -13,6 +13,9 @@ from qaicl.oracle.observations import Batch, Headline, Rejected
 from qaicl.oracle.sources.naming import OUTLET, SUMMARY, TITLE, assets_named, link, plain
 from qaicl.oracle.sources.protocol import Access, batch
 
+ENTRIES = 500
+"""Of one feed at a time; the newest stand first. More would be a flood, and comparing all with all takes its time."""
+
 
 class Feed:
     """One feed; an unchanged one costs a 304."""
@@ -41,7 +44,7 @@ class Feed:
 
     def _headlines(self, reply: Reply, feed: Any, rejected: list[Rejected]) -> Iterable[Headline]:
         outlet = plain(feed.feed.get("title"))[:OUTLET] or self._outlet
-        for entry in feed.entries:
+        for entry in feed.entries[:ENTRIES]:
             # feedparser gives UTC; "updated" stands in where a feed dates nothing else.
             moment = _moment(entry.get("published_parsed") or entry.get("updated_parsed"))
             title, summary = plain(entry.get("title"))[:TITLE], plain(entry.get("summary"))[:SUMMARY]

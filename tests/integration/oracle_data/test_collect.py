@@ -388,6 +388,20 @@ def test_a_reply_that_may_unpack_without_end_is_not_unpacked(local_store: Store,
     assert alone(local_store, services, "rss:paper").status == "ok"
 
 
+def test_what_is_asked_for_again_is_not_forgotten_before(local_store: Store, services: Any) -> None:
+    refresh(local_store, services, "mexc", retention_days=1, history_days=2)
+    asked = services.calls["/mexc/api/v3/klines"]
+    assert refresh(local_store, services, "mexc", retention_days=1, history_days=2).pruned == 0
+    assert services.calls["/mexc/api/v3/klines"] == asked
+
+
+def test_of_a_flood_only_the_newest_are_taken(local_store: Store, services: Any) -> None:
+    one = feed().decode().partition("<item>")[2].partition("</item>")[0]
+    items = "".join(f"<item>{one.replace('Qubic', f'Story {number}')}</item>" for number in range(600))
+    services.always("/feed.xml", Answer(f"<rss version='2.0'><channel>{items}</channel></rss>".encode()))
+    assert alone(local_store, services, "rss:paper").stored.headlines == 500
+
+
 def test_a_large_feed_is_read_beside_the_others(
     local_store: Store, services: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from sqlalchemy import inspect, make_url, text
 
-from qaicl.errors import NothingStoredError, OracleStoreError, SettingsError
+from qaicl.errors import BadReplyError, NothingStoredError, OracleStoreError, SettingsError
 from qaicl.oracle import database, tables
 from qaicl.oracle.observations import (
     MARKET,
@@ -124,7 +124,7 @@ def test_a_corrected_bar_replaces_the_old_one(store: Store) -> None:
 
 def test_a_batch_is_stored_wholly_or_not_at_all(store: Store) -> None:
     broken = msgspec.structs.replace(NETWORK, tick="not a number")  # type: ignore[arg-type]
-    with pytest.raises(OracleStoreError if "postgresql" in str(store.url) else Exception):
+    with pytest.raises(BadReplyError if "postgresql" in str(store.url) else Exception):
         store.add(
             Batch(
                 source="a",
@@ -142,6 +142,18 @@ def test_candles_come_from_one_exchange_the_one_with_most_bars(store: Store) -> 
     assert store.candles("qubic", TOP - 10 * HOUR, TOP, "1h").attrs["source"] == "mexc"
     assert len(store.candles("qubic", TOP - 10 * HOUR, TOP, "1h", source="gate")) == 3
     assert store.candles("nobody", TOP - 10 * HOUR, TOP, "1h").empty
+
+
+def test_an_exchange_that_died_does_not_hide_what_another_still_tells(store: Store) -> None:
+    died = tuple(candle(back, "mexc") for back in range(4, 40))
+    living = tuple(candle(back, "gate") for back in range(30))
+    store.add(Batch(source="x", candles=(*died, *living)), now=NOW)
+    assert store.candles("qubic", TOP - 50 * HOUR, TOP, "1h").attrs["source"] == "gate"
+    # At the same moment's end, and against one with far fewer bars, the one with most stays.
+    assert store.candles("qubic", TOP - 50 * HOUR, TOP - 4 * HOUR, "1h").attrs["source"] == "mexc"
+    new = tuple(candle(back, "new") for back in range(5))
+    store.add(Batch(source="x", candles=new), now=NOW)
+    assert store.candles("qubic", TOP - 50 * HOUR, TOP, "1h").attrs["source"] == "gate"
 
 
 def test_missing_bars_are_told_as_runs_without_what_the_exchange_lacks(store: Store) -> None:

@@ -120,6 +120,11 @@ def test_what_counts_as_the_same_number(text: str, known: str, wrong: list[str])
     assert foreign(text, [known]) == wrong
 
 
+@pytest.mark.parametrize("text", ["1e999999999", "1e-999999999", "1e" + "9" * 1400])
+def test_a_number_beyond_all_bounds_is_foreign_and_no_error(text: str) -> None:
+    assert foreign(text, ["5", "0"])
+
+
 def test_an_answer_that_was_cut_off_keeps_its_whole_sentences(report: Report) -> None:
     assert narrated(report, f"{WHOLE} The price is 0.10") == Narrative(text=WHOLE, model="model")
     assert "no whole sentence" in getattr(narrated(report, "bado kilo pane"), "why", "")
