@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from qaicl.errors import BadReplyError, KeyRefusedError, OracleStoreError, SettingsError, SourceError
-from qaicl.oracle.http import Client, printable
+from qaicl.oracle.http import LONGEST_WAIT, Client, printable
 from qaicl.oracle.observations import Batch, Rejected, SourceHealth, Stored, digest
 from qaicl.oracle.sources import registry
 from qaicl.oracle.sources.protocol import Access, Source
@@ -163,6 +163,9 @@ async def _batches(source: Source, now: datetime) -> AsyncIterator[Batch]:
 
 def _blocked(health: SourceHealth, now: datetime) -> str:
     if health.blocked_until is None or now >= health.blocked_until:
+        return ""
+    if health.blocked_until > now + timedelta(seconds=LONGEST_WAIT):
+        # No source is left alone for so long: the clock was ahead when that was written.
         return ""
     return f"left alone until {health.blocked_until:%Y-%m-%d %H:%M:%S} UTC: {health.reason}"
 

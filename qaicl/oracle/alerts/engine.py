@@ -277,6 +277,9 @@ class AlertEngine:
 
     def _due(self, row: Any, news: bool, now: datetime) -> bool:
         settings = self._settings
+        if (row["sent_at"] or row["created_at"]) > now + timedelta(seconds=settings.repeat_interval):
+            # The clock was ahead when that was written. A little is left to the clocks of several machines.
+            return True
         if row["sent_at"] is None:
             return bool(now >= row["created_at"] + timedelta(seconds=settings.group_wait))
         wait = settings.group_interval if news else settings.repeat_interval

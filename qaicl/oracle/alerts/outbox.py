@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from qaicl.errors import SinkError
 from qaicl.oracle.alerts.model import Message
@@ -113,9 +113,7 @@ class Outbox:
         """
         table = alert_outbox
         query = (
-            select(table.c.key, table.c.sink)
-            .where(table.c.state.in_(("pending", "sending")), table.c.next_at <= self._clock())
-            .order_by(table.c.created_at, table.c.key)
+            select(table.c.key, table.c.sink).where(_is_due(self._clock())).order_by(table.c.created_at, table.c.key)
         )
         with self._store.reading() as connection:
             due = connection.execute(query).all()
@@ -151,7 +149,7 @@ class Outbox:
         mine = table.c.key == key
         # Read for each message: those before it took their time, and a claim that begins in the past ends too early.
         now = self._clock()
-        due = select(table).where(mine, table.c.state.in_(("pending", "sending")), table.c.next_at <= now)
+        due = select(table).where(mine, _is_due(now))
         with self._store.writing() as connection:
             # PostgreSQL waits here for another claim and then looks again; SQLite has one writer at a time.
             row = connection.execute(due.with_for_update()).mappings().one_or_none()
@@ -226,6 +224,12 @@ class Outbox:
             )
             for row in rows
         ]
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """Waiting or left behind, and its time has come; or lies so far ahead that the clock was wrong when it was set."""
+    time, impossible = alert_outbox.c.next_at, now + timedelta(seconds=2 * LONGEST_WAIT)
+    return alert_outbox.c.state.in_(("pending", "sending")) & ((time <= now) | (time > impossible))
 
 
 def _event(claimed: _Claimed, event: str, text: str, now: datetime) -> dict[str, object]:

@@ -228,6 +228,12 @@ def test_a_long_retry_after_is_obeyed_across_runs(local_store: Store, services: 
     assert 3500 < (blocked - datetime.now(UTC)).total_seconds() <= 3600
 
 
+def test_a_source_that_was_left_alone_while_the_clock_was_ahead_is_asked(local_store: Store, services: Any) -> None:
+    ahead = SourceHealth(source="fear_greed", failures=3, blocked_until=datetime.now(UTC) + timedelta(days=300))
+    local_store.set_health(ahead)
+    assert alone(local_store, services, "fear_greed").status == "ok"
+
+
 def test_the_circuit_opens_after_three_failures_and_closes_after_a_success(local_store: Store, services: Any) -> None:
     services.always("/fear_greed/fng/", Answer(b"nothing"))
     assert [alone(local_store, services, "fear_greed").status for _ in range(4)] == ["failed"] * 3 + ["skipped"]

@@ -235,3 +235,18 @@ def test_a_rise_of_the_level_is_no_end(store: Store) -> None:
     assert sum("WARNING" in subject for subject in subjects) == 1
     assert sum("CRITICAL" in subject for subject in subjects) == 2, "one a sink"
     assert not any("RESOLVED" in subject for subject in subjects)
+
+
+def test_a_clock_that_was_ahead_keeps_no_alert_waiting(store: Store, engine: AlertEngine) -> None:
+    year = 365 * 86_400
+    engine.evaluate([risk(80)], SCOPE, at(year))
+    assert engine.tick(at(year + 30)) == 1
+    assert engine.evaluate([risk(90, Level.critical)], SCOPE, at(0)) == 1, "set right"
+    assert engine.evaluate([risk(90, Level.critical)], SCOPE, at(10)) == 0
+    # Two machines' clocks differ by a little: that is no reason to repeat anything.
+    assert engine.tick(at(-60)) == 0
+
+
+def test_a_group_that_was_made_while_the_clock_was_ahead_is_told(engine: AlertEngine) -> None:
+    engine.evaluate([risk(80)], SCOPE, at(365 * 86_400))
+    assert engine.tick(at(0)) == 1

@@ -310,3 +310,13 @@ def test_a_mistake_in_one_sink_stops_neither_the_daemon_nor_the_other_sinks(stor
     (waiting,) = Outbox(store, {}).waiting()
     assert (waiting.sink, waiting.state) == ("bad", "pending")
     assert "AttributeError" in waiting.reason and "secret" not in waiting.reason
+
+
+def test_a_message_that_was_put_off_while_the_clock_was_ahead_is_sent(store: Store) -> None:
+    sink = Recorder()
+    year = 365 * 86_400
+    ring(store, at(year))
+    sink.error = SinkError("no answer")
+    assert deliver(store, sink, year + 1) == 0
+    sink.error = None
+    assert [deliver(store, sink, seconds) for seconds in (1, 2)] == [1, 0]
