@@ -47,10 +47,10 @@ def collect(
         _table(result)
     for failed in result.failed:
         say(f"warning: {failed.source} failed: {failed.reason}")
-    if result.failed and not any(one.status == "ok" for one in result.sources):
+    if result.silent and not any(one.status == "ok" for one in result.sources):
         raise UnreachableError(
             "no source answered",
-            why=f"{len(result.failed)} of {len(result.sources)} failed",
+            why=f"{len(result.silent)} of {len(result.sources)} failed, now or before, and are left alone for a while",
             fix="check the network; what is stored is kept: qaicl oracle sources",
         )
 

@@ -27,6 +27,8 @@ OPENS_AFTER = 3
 FIRST_BREAK = 300.0
 """Seconds; doubled with each further failure."""
 LONGEST_BREAK = 21_600.0
+LEFT_ALONE = "left alone until"
+"""How the reason begins of a source that is skipped because it failed."""
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,11 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     def failed(self) -> tuple[SourceResult, ...]:
         """The sources that failed."""
         return tuple(result for result in self.sources if result.status == "failed")
+
+    @property
+    def silent(self) -> tuple[SourceResult, ...]:
+        """The sources that failed, now or before, and are left alone for that."""
+        return tuple(one for one in self.sources if one.status == "failed" or one.reason.startswith(LEFT_ALONE))
 
 
 async def collect(
@@ -167,7 +174,7 @@ def _blocked(health: SourceHealth, now: datetime) -> str:
     if health.blocked_until > now + timedelta(seconds=LONGEST_WAIT):
         # No source is left alone for so long: the clock was ahead when that was written.
         return ""
-    return f"left alone until {health.blocked_until:%Y-%m-%d %H:%M:%S} UTC: {health.reason}"
+    return f"{LEFT_ALONE} {health.blocked_until:%Y-%m-%d %H:%M:%S} UTC: {health.reason}"
 
 
 def after_failure(health: SourceHealth, error: SourceError, reason: str, now: datetime) -> SourceHealth:
@@ -177,7 +184,7 @@ def after_failure(health: SourceHealth, error: SourceError, reason: str, now: da
     the operator may have mended it.
     """
     failures = health.failures + 1
-    wait: float | None = error.retry_after
+    wait = error.retry_after or None
     if wait is None and failures >= OPENS_AFTER and not isinstance(error, KeyRefusedError):
         wait = min(LONGEST_BREAK, FIRST_BREAK * 2 ** min(failures - OPENS_AFTER, 10))
     return SourceHealth(

@@ -143,9 +143,11 @@ class Client:
             await self._turn(source)
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
-                    return await self._once(source, address, asked, follow=not headers)
+                    reply = await self._once(source, address, asked, follow=not headers)
+                    # Of an address that is asked once, such as one with a time in it, there is nothing to remember.
+                    return reply if conditional else msgspec.structs.replace(reply, validator=None)
             except QuotaError as error:
-                wait = error.retry_after or DEFAULT_WAIT
+                wait = DEFAULT_WAIT if error.retry_after is None else max(error.retry_after, BACKOFF)
                 if wait > PATIENCE or attempt == ATTEMPTS:
                     raise
             except _TransientError as error:

@@ -22,6 +22,7 @@ import pytest
 from oracle_services import (  # type: ignore[import-not-found]
     Answer,
     everything,
+    fear_greed,
     feed,
     latest_stats,
     price,
@@ -37,7 +38,7 @@ from qaicl.oracle.observations import MARKET, Batch, Headline, SourceHealth, Sta
 from qaicl.oracle.overview import overview
 from qaicl.oracle.snapshot import Snapshot
 from qaicl.oracle.store import Store, floor
-from qaicl.oracle.tables import candles
+from qaicl.oracle.tables import candles, validators
 from qaicl.settings import AssetSettings, OracleSettings, Paths, Settings, Values
 
 HOUR = timedelta(hours=1)
@@ -138,6 +139,13 @@ def test_an_unchanged_feed_costs_a_304(local_store: Store, services: Any) -> Non
     assert alone(local_store, services, "rss:paper").status == "ok"
 
 
+def test_only_addresses_that_are_asked_again_are_remembered(local_store: Store, services: Any) -> None:
+    services.always("/fear_greed/fng/", Answer(fear_greed({"limit": "2"}), headers={"ETag": '"7"'}))
+    refresh(local_store, services, "fear_greed", "rss:paper")
+    with local_store.reading() as connection:
+        assert [row.url for row in connection.execute(validators.select())] == [services.url + "/feed.xml"]
+
+
 def test_what_cannot_be_believed_is_in_quarantine_and_nowhere_else(local_store: Store, services: Any) -> None:
     services.always("/coingecko/simple/price", Answer({"qubic-network": {"usd": -1.0, "usd_market_cap": 5.0}}))
     result = alone(local_store, services, "coingecko")
@@ -213,6 +221,16 @@ def test_a_short_retry_after_is_waited_for(local_store: Store, services: Any) ->
     began = time.monotonic()
     assert alone(local_store, services, "rss:paper").status == "ok"
     assert time.monotonic() - began >= 1
+
+
+def test_a_retry_after_in_the_past_is_tried_again_and_opens_the_circuit_in_the_end(
+    local_store: Store, services: Any
+) -> None:
+    past = Answer(b"", 429, {"Retry-After": "Sat, 10 Jan 2026 12:00:00 GMT"})
+    services.script("/feed.xml", past)
+    assert alone(local_store, services, "rss:paper").status == "ok"
+    services.always("/feed.xml", past)
+    assert [alone(local_store, services, "rss:paper").status for _ in range(4)] == ["failed"] * 3 + ["skipped"]
 
 
 def test_a_long_retry_after_is_obeyed_across_runs(local_store: Store, services: Any) -> None:

@@ -216,6 +216,12 @@ def test_collect_with_every_source_down_exits_4_and_keeps_what_is_stored(
     code, _, err = printed(capsys, "oracle", "collect")
     assert code == 4
     assert "no source answered" in err
+    code, _, err = printed(capsys, "oracle", "collect", "--source", "mexc")
+    assert code == 4
+    for _ in range(2):
+        code, out, _ = printed(capsys, "oracle", "collect", "--source", "mexc")
+        assert code == 4, "left alone by then, and still no answer"
+    assert "left alone until" in out
     code, _, err = printed(capsys, "oracle", "price")
     assert code == 0
     assert "source:mexc DEGRADED" in err
