@@ -66,4 +66,5 @@ def value_at_risk(
 
 
 def _percent(log_loss: float) -> float:
-    return max(0.0, (1 - math.exp(-log_loss)) * 100)
+    # A gain is not raised to a power: one beyond all bounds would overflow.
+    return (1 - math.exp(-log_loss)) * 100 if log_loss > 0 else 0.0

@@ -49,6 +49,7 @@ def test_shortfall_is_never_below_value_at_risk_and_no_loss_is_zero() -> None:
         assert var is not None and es is not None
         assert 0 <= var <= es
     assert value_at_risk(np.exp(np.arange(100) * 0.01), 1) == (0.0, 0.0)
+    assert value_at_risk(np.repeat([1e-290, 1e290], 24), 24) == (0.0, 0.0)
 
 
 def test_unusable_prices_are_left_out() -> None:
