@@ -26,6 +26,15 @@ FUTURE = 300.0
 """Seconds by which a source's clock may run ahead of ours."""
 
 
+PEGGED = ("USDT", "USDC")
+"""Count as USD."""
+
+
+def counted_as(unit: str) -> str:
+    """The unit that a value is compared in."""
+    return "USD" if unit in PEGGED else unit
+
+
 def split_outliers(values: Sequence[float]) -> tuple[list[int], list[int]]:
     """Indexes of the values to keep and of those too far from the median, by median absolute deviation.
 
@@ -150,8 +159,8 @@ def _partition(
 
 def _one_unit(observations: list[Observation], reasons: list[str]) -> list[Observation]:
     """Only values in the unit that most sources use; dollar-pegged USDT and USDC count as USD, and it is said."""
-    units = {o.source: "USD" if o.unit in ("USDT", "USDC") else o.unit for o in observations}
-    pegged = sorted({o.unit for o in observations if o.unit in ("USDT", "USDC")})
+    units = {o.source: counted_as(o.unit) for o in observations}
+    pegged = sorted({o.unit for o in observations if o.unit in PEGGED})
     votes = sorted(set(units.values()), key=lambda unit: (-list(units.values()).count(unit), unit))
     reasons += [
         f"{o.source} left out: in {units[o.source]}, not {votes[0]}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qaicl.errors import NothingStoredError
-from qaicl.oracle.aggregation import aggregate
+from qaicl.oracle.aggregation import aggregate, counted_as
 from qaicl.oracle.last_day import known_or_from_bars
 from qaicl.oracle.observations import (
     INTERVALS,
@@ -99,8 +99,8 @@ class Snapshot:
         start = now - timedelta(days=settings.history_days)
         until = now + timedelta(microseconds=1)
         interval: Interval = settings.candle_interval
-        candles = store.candles(asset, start, now, interval)
-        price = _price(store, asset, now, settings)
+        price, doubted = _price(store, asset, now, settings)
+        candles = store.candles(asset, start, now, interval, without=doubted)
         network = store.network(asset, start, until)
         if price.value is None and candles.empty and not network:
             known = ", ".join(store.assets()) or "nothing at all"
@@ -143,7 +143,7 @@ class Snapshot:
             news_tone=figure("news_tone", asset, settings.mood_max_age),
             sources=sources,
             flags=tuple(
-                _flags(price, fear_greed, candles, interval, headlines, network, sources, store, now, settings)
+                _flags(price, doubted, fear_greed, candles, interval, headlines, network, sources, store, now, settings)
             ),
         )
 
@@ -154,10 +154,10 @@ def failures(health: SourceHealth, now: datetime) -> int:
     return health.failures if last is not None and now - RECENT <= last <= now else 0
 
 
-def _price(store: Store, asset: str, now: datetime, settings: OracleSettings) -> Figure:
-    """Tickers, and an exchange's last close where it has no newer ticker."""
+def _price(store: Store, asset: str, now: datetime, settings: OracleSettings) -> tuple[Figure, set[str]]:
+    """Tickers, and an exchange's last close where it has no newer ticker; and whose price in time strays too far."""
     found = store.latest("price", asset, until=now) + store.last_closes(asset, settings.candle_interval, until=now)
-    return aggregate(
+    price = aggregate(
         "price",
         found,
         now=now,
@@ -165,10 +165,20 @@ def _price(store: Store, asset: str, now: datetime, settings: OracleSettings) ->
         min_sources=settings.min_sources,
         source_max_age=settings.source_max_age,
     )
+    doubted = {
+        one.source
+        for one in found
+        if one.source not in price.sources
+        and price.state is not State.stale
+        and counted_as(one.unit) == counted_as(price.unit)
+        and (now - one.observed_at).total_seconds() <= settings.source_max_age.get(one.source, settings.price_max_age)
+    }
+    return price, doubted
 
 
 def _flags(
     price: Figure,
+    doubted: set[str],
     fear_greed: Figure,
     candles: pd.DataFrame,
     interval: Interval,
@@ -194,6 +204,9 @@ def _flags(
         age = now - candles.index[-1].to_pydatetime()
         if age > 2 * INTERVALS[interval]:
             flags.append(Flag("candles", State.stale, f"the last bar closed {age.total_seconds():.0f} s ago"))
+        if candles.attrs["source"] in doubted:
+            reason = f"they are of {candles.attrs['source']}, whose price is too far from the others"
+            flags.append(Flag("candles", State.degraded, reason))
         if candles.attrs["missing"]:
             flags.append(Flag("candles", State.degraded, f"{candles.attrs['missing']} bars are missing in between"))
     if not headlines:

@@ -5,7 +5,7 @@ One batch is one transaction, so a process killed at any moment leaves whole bat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -196,13 +196,21 @@ class Store:
             return [row_as_observation(row) for row in newest_rows(connection, t, t.c.observed_at, mine)]
 
     def candles(
-        self, asset: str, start: datetime, end: datetime, interval: Interval, *, source: str | None = None
+        self,
+        asset: str,
+        start: datetime,
+        end: datetime,
+        interval: Interval,
+        *,
+        source: str | None = None,
+        without: Collection[str] = (),
     ) -> pd.DataFrame:
         """Finished bars with ``start < closed_at <= end``, of one source: mixing exchanges would mix their volumes.
 
         Args:
             source: an exchange; None takes the one with the most bars in that time. One that is more than two bars
                 behind another gives way to it, if that has at least half as many.
+            without: sources that are not taken while another one has bars; where ``source`` is None.
 
         Returns:
             Columns open, high, low, close, volume (float64), indexed by UTC close time (``closed_at``), ascending.
@@ -222,7 +230,9 @@ class Store:
             if source is None:
                 newest, count = func.max(table.c.closed_at), func.count()
                 known = connection.execute(select(table.c.source, newest, count).where(*mine).group_by(table.c.source))
-                source = _best_kept(((row[0], row[1], row[2]) for row in known), 2 * INTERVALS[interval])
+                kept = [(row[0], row[1], row[2]) for row in known]
+                trusted = [one for one in kept if one[0] not in without]
+                source = _best_kept(trusted or kept, 2 * INTERVALS[interval])
             query = select(table).where(*mine, table.c.source == source).order_by(table.c.closed_at)
             rows = connection.execute(query).mappings().all()
         index = pd.DatetimeIndex([row["closed_at"] for row in rows], name="closed_at", tz="UTC")

@@ -242,6 +242,27 @@ def test_a_snapshot_gathers_everything_and_flags_what_lacks(store: Store) -> Non
     assert [flag.subject for flag in snapshot.flags] == ["fear_greed"]
 
 
+def test_bars_of_an_exchange_whose_price_is_doubted_give_way_or_are_flagged(store: Store) -> None:
+    lying = tuple(candle(back, "gate", close=1.9 if back == 0 else 1.0) for back in range(30))
+    others = (observation("a"), observation("b", 1.003))
+    store.add(Batch(source="x", candles=lying, observations=others), now=NOW)
+    alone = Snapshot.load(store, "qubic", NOW)
+    assert alone.price.value == pytest.approx(1.0015)
+    assert alone.candles.attrs["source"] == "gate"
+    assert [flag.reason for flag in alone.flags if flag.subject == "candles"] == [
+        "they are of gate, whose price is too far from the others"
+    ]
+    store.add(Batch(source="x", candles=tuple(candle(back) for back in range(26))), now=NOW)
+    both = Snapshot.load(store, "qubic", NOW)
+    assert both.candles.attrs["source"] == "mexc"
+    assert both.change_24h.value == pytest.approx(0.0)
+    assert not [flag for flag in both.flags if flag.subject == "candles"]
+    # An exchange that is only late is not doubted.
+    later = Snapshot.load(store, "qubic", NOW + 3 * HOUR)
+    assert later.price.state is State.stale
+    assert later.candles.attrs["source"] == "gate"
+
+
 def test_a_snapshot_never_looks_past_its_moment(store: Store) -> None:
     store.add(EVERYTHING, now=NOW)
     later = Batch(
