@@ -128,7 +128,7 @@ class AlertEngine:
             firing = alert is not None and alert.ends_at is None
             threshold = condition.clear_below if firing else condition.fire_from
             if condition.value >= threshold:
-                self._fire(connection, condition, alert, now)
+                self._fire(connection, _held(condition, alert if firing else None), alert, now)
             elif alert is not None and firing:
                 self._resolve(connection, alert, now)
         for mark, alert in known.items():
@@ -302,6 +302,14 @@ class AlertEngine:
             for rule in self._settings.inhibit
             for other in firing
         )
+
+
+def _held(condition: Condition, alert: Alert | None) -> Condition:
+    """The condition with the level that it keeps while its value hovers at the level's threshold."""
+    gap = condition.fire_from - condition.clear_below
+    if alert is None or alert.level is not Level.critical or condition.value < condition.critical_from - gap:
+        return condition
+    return msgspec.structs.replace(condition, level=Level.critical)
 
 
 def _lock(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +31,8 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     clear_below: float
     """At most ``fire_from``; the gap keeps a value that hovers at the threshold from ringing again and again."""
     summary: str
+    critical_from: float = math.inf
+    """Where the value makes the level: what was critical stays so until it falls below this by the same gap."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

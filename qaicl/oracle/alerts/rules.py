@@ -33,6 +33,7 @@ def conditions(
             value=risk.score,
             fire_from=settings.risk_from,
             clear_below=settings.risk_from - settings.risk_margin,
+            critical_from=settings.risk_from + CRITICAL_MARGIN,
             summary=f"risk of {asset} is {risk.score:.0f} of 100 ({risk.level})" + (f": {worst}" if worst else ""),
         ),
         Condition(

@@ -250,3 +250,19 @@ def test_a_clock_that_was_ahead_keeps_no_alert_waiting(store: Store, engine: Ale
 def test_a_group_that_was_made_while_the_clock_was_ahead_is_told(engine: AlertEngine) -> None:
     engine.evaluate([risk(80)], SCOPE, at(365 * 86_400))
     assert engine.tick(at(0)) == 1
+
+
+def test_hysteresis_keeps_a_value_at_the_critical_threshold_from_changing_the_level(store: Store) -> None:
+    engine = AlertEngine(store, msgspec.structs.replace(SETTINGS, repeat_interval=86_400))
+
+    def measured(value: float, hour: int) -> None:
+        level = Level.critical if value >= 85 else Level.warning
+        condition = msgspec.structs.replace(risk(value, level), critical_from=85.0)
+        engine.evaluate([condition], SCOPE, at(hour * 3600))
+        engine.tick(at(hour * 3600 + 30))
+
+    for hour in range(10):
+        measured(85.1 if hour % 2 else 84.9, hour)
+    assert [message.level for message in messages(store)] == [Level.warning, Level.critical]
+    measured(79.9, 10)
+    assert messages(store)[-1].level is Level.warning
