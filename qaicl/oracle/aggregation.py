@@ -158,10 +158,13 @@ def _partition(
 
 
 def _one_unit(observations: list[Observation], reasons: list[str]) -> list[Observation]:
-    """Only values in the unit that most sources use; dollar-pegged USDT and USDC count as USD, and it is said."""
+    """Only values in the unit that most sources use, dollars where as many do.
+
+    Dollar-pegged USDT and USDC count as USD, and it is said.
+    """
     units = {o.source: counted_as(o.unit) for o in observations}
     pegged = sorted({o.unit for o in observations if o.unit in PEGGED})
-    votes = sorted(set(units.values()), key=lambda unit: (-list(units.values()).count(unit), unit))
+    votes = sorted(set(units.values()), key=lambda unit: (-list(units.values()).count(unit), unit != "USD", unit))
     reasons += [
         f"{o.source} left out: in {units[o.source]}, not {votes[0]}"
         for o in observations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Table, or_, select
+from sqlalchemy import Connection, RowMapping, Table, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from qaicl.oracle import tables
@@ -15,6 +15,7 @@ from qaicl.oracle.observations import Headline, Kind, Observation, Rejected
 
 LOOK_BACK = 100
 """Records among which each source's newest is looked for: the last day, with four sources an hour."""
+DAY = timedelta(days=1)
 KEPT_BODY = 16_384
 """Characters of a rejected reply that are kept."""
 
@@ -45,10 +46,18 @@ def upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]],
 
 
 def newest_rows(connection: Connection, table: Table, time: Any, mine: list[Any]) -> list[RowMapping]:
-    """Each source's newest row among the last ``LOOK_BACK`` of ``mine`` by the column ``time``, by source."""
-    query = select(table).where(*mine).order_by(time.desc()).limit(LOOK_BACK)
+    """Each source's newest row of ``mine`` by the column ``time``: of the last ``LOOK_BACK``, or of the last day.
+
+    One source that sends hundreds of rows must not push the others out.
+    """
+    rows = list(connection.execute(select(table).where(*mine).order_by(time.desc()).limit(LOOK_BACK)).mappings())
+    if len(rows) == LOOK_BACK and rows[0][time.name] - rows[-1][time.name] < DAY:
+        recent = [*mine, time >= rows[0][time.name] - DAY]
+        last = select(table.c.source, func.max(time).label("last")).where(*recent).group_by(table.c.source).subquery()
+        its_own = (table.c.source == last.c.source) & (time == last.c.last)
+        rows += connection.execute(select(table).join(last, its_own).where(*mine)).mappings().all()
     newest: dict[str, RowMapping] = {}
-    for row in connection.execute(query).mappings():
+    for row in rows:
         newest.setdefault(row["source"], row)
     return [newest[source] for source in sorted(newest)]
 

@@ -185,8 +185,8 @@ class Store:
     def latest(self, metric: str, asset: str, *, until: datetime | None = None) -> list[Observation]:
         """Each source's newest observation of an asset's metric, up to and including ``until``.
 
-        A source that others have left a hundred observations behind is left out, so that years of history cost
-        nothing.
+        A source that others have left a hundred observations and a day behind is left out, so that years of history
+        cost nothing.
         """
         t = tables.observations
         mine = [t.c.asset == asset, t.c.metric == metric]

@@ -263,6 +263,17 @@ def test_bars_of_an_exchange_whose_price_is_doubted_give_way_or_are_flagged(stor
     assert later.candles.attrs["source"] == "gate"
 
 
+def test_a_source_that_sends_hundreds_of_values_pushes_no_other_out(store: Store) -> None:
+    flood = tuple(observation("flood", 9.0, NOW - timedelta(seconds=second)) for second in range(300))
+    others = tuple(observation(name, 1.0, NOW - timedelta(minutes=10)) for name in ("a", "b", "c"))
+    old = tuple(observation(name, 5.0, NOW - timedelta(minutes=50)) for name in ("a", "b"))
+    store.add(Batch(source="x", observations=(*flood, *others, *old)), now=NOW)
+    assert [one.source for one in store.latest("price", "qubic", until=NOW)] == ["a", "b", "c", "flood"]
+    assert {one.value for one in store.latest("price", "qubic", until=NOW)} == {1.0, 9.0}
+    price = Snapshot.load(store, "qubic", NOW).price
+    assert (price.value, price.sources) == (1.0, ("a", "b", "c"))
+
+
 def test_a_snapshot_never_looks_past_its_moment(store: Store) -> None:
     store.add(EVERYTHING, now=NOW)
     later = Batch(

@@ -113,6 +113,10 @@ def test_usdt_counts_as_usd_and_it_is_said_while_another_unit_is_left_out() -> N
     assert any(reason.startswith("c left out: in BTC") for reason in figure.reasons)
 
 
+def test_dollars_win_where_as_many_use_another_unit() -> None:
+    assert price(said("a", 1.0), said("b", 0.00001, unit="BTC")).unit == "USD"
+
+
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_a_value_that_is_none_never_enters(value: float | None) -> None:
     assert price(said("a", 1.0), said("b", 1.0), said("c", value)).sources == ("a", "b")
