@@ -28,8 +28,8 @@ DEFAULT_WAIT = 60.0
 """Where a 429 does not say how long."""
 LONGEST_WAIT = 86_400.0
 """However long a source asks to be left alone: a mistake in its header must not silence it for good."""
-ENCODINGS = ("", "identity", "gzip", "deflate")
-"""How a reply may be packed."""
+ENCODINGS = {"gzip": True, "deflate": True, "br": False, "zstd": False}
+"""How a reply may be packed, and how not: the others unpack without a bound. What is none of them is never unpacked."""
 LONGEST_REASON = 500
 """Characters of what went wrong that are kept: they go into the database, alerts and mails."""
 CALLS_A_MINUTE: dict[str, int] = {"coingecko": 25, "gdelt": 10, "newsapi": 30, "fear_greed": 30, "qubic": 60}
@@ -244,7 +244,9 @@ class Client:
 
     async def _read(self, source: str, response: httpx.Response) -> bytes:
         # Packed twice, or by another method, a few kilobytes unpack into gigabytes before they can be counted.
-        if (encoding := response.headers.get("Content-Encoding", "").strip().lower()) not in ENCODINGS:
+        encoding = response.headers.get("Content-Encoding", "").lower()
+        packed = [name for part in encoding.split(",") if (name := part.strip()) in ENCODINGS]
+        if not all(ENCODINGS[name] for name in packed) or len(packed) > 1:
             raise BadReplyError(
                 f"{source} sent a reply that is packed strangely", source=source, why=f"Content-Encoding: {encoding}"
             )
