@@ -128,17 +128,13 @@ class Exchange:
     def _gaps(
         self, reply: Reply, asset: str, interval: Interval, asked: list[datetime], candles: list[Candle]
     ) -> list[Gap]:
-        """Bars that the exchange does not have: between those it gave, or all where it answered with an empty list.
+        """Bars that the exchange does not have: those lacking between others that it gave.
 
-        Those before the first and after the last it gave may have been cut off by its own page size.
+        Those before the first and after the last may have been cut off by its own page size, and an empty list may be a
+        mistake of a moment: they are asked for again, a call an hour.
         """
         got = {candle.closed_at for candle in candles}
-        if got:
-            lacking = [bar for bar in asked if min(got) < bar < max(got) and bar not in got]
-        elif reply.body.strip() == b"[]" and len(asked) > SETTLING:
-            lacking = asked[:-SETTLING]
-        else:
-            lacking = []
+        lacking = [bar for bar in asked if got and min(got) < bar < max(got) and bar not in got]
         return [Gap(source=self.name, asset=asset, interval=interval, closed_at=bar) for bar in lacking]
 
     def _bars(self, rows: Any, reply: Reply, asset: str, symbol: str, interval: Interval) -> Iterable[Candle]:

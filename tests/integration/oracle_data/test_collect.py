@@ -122,6 +122,15 @@ def test_a_hole_is_filled_and_a_bar_that_nobody_has_is_asked_for_once(local_stor
     assert services.calls["/mexc/api/v3/klines"] == calls
 
 
+def test_a_page_that_was_empty_by_mistake_is_asked_for_again(local_store: Store, services: Any) -> None:
+    top = floor(datetime.now(UTC), HOUR)
+    services.script("/mexc/api/v3/klines", Answer([]))
+    first = alone(local_store, services, "mexc", history_days=30)
+    assert (first.status, first.stored.candles) == ("ok", 220)
+    assert alone(local_store, services, "mexc", history_days=30).stored.candles == 500
+    assert local_store.missing("qubic", "1h", "mexc", top - timedelta(days=30), top) == []
+
+
 def test_an_exchange_with_short_pages_is_read_to_the_end_in_later_runs(local_store: Store, services: Any) -> None:
     services.page = 20
     for _ in range(3):
