@@ -36,10 +36,13 @@ cat {STATE}/holder; kill "$(sed -n 2p {STATE}/holder)" && flock -w 10 {STATE}/lo
 STEP_GUARD = f"exec 9>>{STATE}/step; flock -w 1800 9 || {{ echo 'an earlier step still runs' >&2; exit 75; }}\n"
 """Before each command: one that a killed controller left running comes to its end first."""
 
+_ENGLISH = '[ -z "$LC_ALL" ] || { LANG=$LC_ALL; export LANG; unset LC_ALL; }; unset LANGUAGE; export LC_MESSAGES=C\n'
+"""Before each command: programs complain in words that are known here. All else of the machine's locale stays."""
+
 
 def guarded(script: str) -> str:
     """A step's script behind the guard. What it leaves running in the background does not keep the guard."""
-    return f"{STEP_GUARD}(\n{script}\n) 9>&-\n"
+    return f"{STEP_GUARD}{_ENGLISH}(\n{script}\n) 9>&-\n"
 
 
 class Holder(msgspec.Struct, frozen=True):

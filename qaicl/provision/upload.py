@@ -113,7 +113,7 @@ def _place(connection: Connection, upload: Upload) -> None:
     script = (
         f"set -e; umask 022; cd {STAGING}; t=; trap 'rm -f \"$t\"' EXIT\n"
         # Checked before anything is moved, so that a damaged file never lies in its place.
-        f"bad=$(printf '%s' {quote(checks)} | sha256sum -c 2>/dev/null | sed -n 's/: FAILED.*//p')\n"
+        f"bad=$(printf '%s' {quote(checks)} | LC_ALL=C sha256sum -c 2>/dev/null | sed -n 's/: FAILED.*//p')\n"
         '[ -z "$bad" ] || { echo "$bad" >&2; rm -f $bad; exit 65; }\n'
         f"{moves}\nset +e\n{{\n{kept}\n}} > {upload.marker}.part\nmv -f {upload.marker}.part {upload.marker}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from pathlib import Path
 
@@ -144,6 +145,14 @@ def test_a_step_that_a_killed_controller_left_running_comes_to_its_end_first(car
     (outcome,) = carry_out(_do("echo second >> /opt/order"))
     assert outcome.error is None
     assert machine.at("/opt/order").read_text() == "first\nsecond\n"
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_a_step_complains_in_english_and_keeps_the_rest_of_the_locale(tmp_path: Path, all_of_it: bool) -> None:
+    script = lock.guarded('echo "$LC_ALL $LC_MESSAGES $LANGUAGE $LANG"').replace(lock.STATE, str(tmp_path))
+    german = {"LANGUAGE": "de", ("LC_ALL" if all_of_it else "LANG"): "de_DE.UTF-8", "PATH": "/usr/bin:/bin"}
+    said = subprocess.run(["sh", "-s"], input=script, env=german, capture_output=True, text=True, check=True).stdout
+    assert said == " C  de_DE.UTF-8\n"
 
 
 # --- reboots -------------------------------------------------------------------------------------------------

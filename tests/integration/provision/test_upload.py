@@ -85,6 +85,18 @@ def test_a_file_that_is_damaged_here_never_lies_in_its_place(
     assert machine.at("/opt/data/bad").read_bytes() == b"as it was"
 
 
+def test_a_damaged_file_is_found_on_a_machine_of_any_language(
+    machine: Machine, connection: ssh.Connection, tmp_path: Path
+) -> None:
+    german = '/usr/bin/sha256sum "$@" | sed s/FAILED/FEHLSCHLAG/'
+    machine.fake("sha256sum", f'[ "$LC_ALL" != C ] || exec /usr/bin/sha256sum "$@"; {german}')
+    bad = _file(tmp_path, "bad", b"as it was")
+    Path(bad.source).write_bytes(b"as it is!")
+    with pytest.raises(BundleError, match="bad arrived on a with a wrong checksum"):
+        _push(connection, _args(bad))
+    assert not machine.at("/opt/data/bad").exists()
+
+
 def test_a_beginning_that_is_another_files_is_thrown_away(
     machine: Machine, connection: ssh.Connection, tmp_path: Path
 ) -> None:
