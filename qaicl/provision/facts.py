@@ -29,6 +29,9 @@ echo "container=$(cat /run/systemd/container 2>/dev/null)"
 echo "python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
 echo "pci_vendors=$(cat /sys/bus/pci/devices/*/vendor 2>/dev/null | sort -u | tr '\n' ' ')"
 echo "nvidia_smi=$(command -v nvidia-smi)"
+# sudo keeps it from us, but its own environment has it.
+c=${SSH_CONNECTION:-$(tr '\0' '\n' < /proc/$PPID/environ 2>/dev/null | sed -n 's/^SSH_CONNECTION=//p')}
+echo "ssh_port=${c##* }"
 echo "time_synchronised=$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
 """
 
@@ -55,6 +58,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     pci_vendors: tuple[str, ...] = ()
     nvidia_smi: str = ""
+    ssh_port: int = 0
+    """Where its SSH server listens, which is another port than ours where one is forwarded; 0 where it is not told."""
     time_synchronised: str = ""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -18,6 +19,15 @@ def test_the_script_tells_of_a_real_machine() -> None:
     assert found.disk_free_kb > 0
     assert found.boot_id and found.kernel and found.arch
     assert found.started_at < found.time
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_port_where_ssh_listens_is_told_also_where_sudo_hides_it(hidden: bool) -> None:
+    # Another shell above, as sudo is: what it takes away it has itself.
+    command = ["sh", "-c", "env -u SSH_CONNECTION sh -s; :"] if hidden else ["sh", "-s"]
+    environment = os.environ | {"SSH_CONNECTION": "192.0.2.1 40000 10.0.0.20 22"}
+    done = subprocess.run(command, input=facts.SCRIPT, env=environment, capture_output=True, text=True, check=True)
+    assert facts.parse(done.stdout).ssh_port == 22
 
 
 def test_what_a_machine_does_not_tell_stays_open() -> None:

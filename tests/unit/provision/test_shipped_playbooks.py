@@ -1,0 +1,63 @@
+"""The shipped playbooks, as they turn out for a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from qaicl.provision import inventory
+from qaicl.provision.bundle import Bundle, Manifest
+from qaicl.provision.facts import Facts
+from qaicl.provision.identity import CLIENT, Keyring, daemons
+from qaicl.provision.playbook import Playbooks, Step, shipped
+from qaicl.provision.secrets import SecretStore
+from qaicl.provision.variables import Sources, variables
+
+MANIFEST = Manifest(
+    release="1-aa", digest="a", dependencies="d" * 64, inputs="", python="3.11", machine="x86_64", pins={}, wheels=[]
+)
+
+
+class Cluster:
+    """An inventory, and what its playbooks mean for one of its hosts."""
+
+    def __init__(self, tmp_path: Path, text: str = inventory.EXAMPLE, **secrets: str) -> None:
+        path = tmp_path / "cluster.yaml"
+        path.write_text(text)
+        self.inventory = inventory.load(path)
+        keyring = Keyring(tmp_path / "keys")
+        keyring.ensure([CLIENT, *(daemon.name for daemon in daemons(self.inventory))])
+        references = {name.replace("_", "-"): f"env:{name}" for name in secrets}
+        store = SecretStore(references, tmp_path / "secrets", environ=secrets)
+        self._sources = Sources(self.inventory, Bundle(tmp_path, MANIFEST), [], store, keyring)
+
+    def steps(self, host: str, **facts: Any) -> dict[str, Step]:
+        """The steps that apply to a host, by id."""
+        (chosen,) = self.inventory.limited([host])
+        given = variables(self._sources, chosen, Facts(os="debian", os_version="12", **facts))
+        found = Playbooks(shipped()).steps("site", chosen, given)
+        return {step.id: step for step in found if isinstance(step, Step)}
+
+    def arguments(self, host: str, step: str, **facts: Any) -> dict[str, Any]:
+        """A step's arguments."""
+        plain: dict[str, Any] = msgspec.to_builtins(self.steps(host, **facts)[step].arguments)
+        return plain
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+# --- the firewall ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seen", "opened"), [(0, 2201), (22, 22), (2201, 2201)])
+def test_the_firewall_opens_the_port_where_ssh_listens_on_the_machine(tmp_path: Path, seen: int, opened: int) -> None:
+    text = inventory.EXAMPLE.replace("address: 10.0.0.20", "address: 10.0.0.20\n    ssh_address: gate\n    port: 2201")
+    rules = Cluster(tmp_path, text).arguments("vm-2", "firewall/firewall", ssh_port=seen)["content"]
+    assert f"    tcp dport {opened} accept\n" in rules
+    assert rules.count("2201") == (opened == 2201)
