@@ -32,6 +32,18 @@ done
 """Shell: finish what an interrupted run left half installed, after whoever holds dpkg's lock (a new machine's own
 upgrade, often) is done; ten minutes at most."""
 
+WAITING = """waiting() {
+  for n in $(seq 300); do
+    s=0; { said=$("$@" 2>&1 >&3); } 3>&1 || s=$?
+    case "$s $said" in 0*) break ;; */lists/lock*|*/archives/lock*) sleep 2 ;; *) break ;; esac
+  done
+  [ -z "$said" ] || echo "$said" >&2
+  return "$s"
+}
+"""
+"""Shell: a function that runs apt, and again while somebody else (a new machine's daily update, often) holds one of the
+locks that apt itself does not wait for; ten minutes at most."""
+
 
 class Args(Arguments, frozen=True):
     """Arguments of ``package``."""
@@ -75,7 +87,8 @@ def plan(args: Args, situation: Situation) -> Change | None:
         return None
     names = " ".join(quote(name) for name in missing)
     from_mirror = (
-        f"set -e\n{FINISH}{APT} -o APT::Update::Error-Mode=any update\n{APT} install --no-install-recommends {names}"
+        f"set -e\n{FINISH}{WAITING}waiting env {APT} -o APT::Update::Error-Mode=any update\n"
+        f"waiting env {APT} install --no-install-recommends {names}"
     )
     install: Action = Command(from_mirror, timeout=1800.0)
     if situation.packages:
