@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,30 @@ def test_the_firewall_opens_the_port_where_ssh_listens_on_the_machine(tmp_path: 
     rules = Cluster(tmp_path, text).arguments("vm-2", "firewall/firewall", ssh_port=seen)["content"]
     assert f"    tcp dport {opened} accept\n" in rules
     assert rules.count("2201") == (opened == 2201)
+
+
+@pytest.mark.parametrize("before", ["table inet own { }\n", "table inet own { }", None])
+@pytest.mark.parametrize("loads", [True, False])
+def test_the_rules_are_included_only_in_a_file_that_loads_with_them(
+    cluster: Cluster, tmp_path: Path, before: str | None, loads: bool
+) -> None:
+    file = tmp_path / "nftables.conf"
+    if before is not None:
+        file.write_text(before)
+    (tmp_path / "nft").write_text(f'#!/bin/sh\ncat "$3" >> {tmp_path}/checked\n{"true" if loads else "exit 1"}\n')
+    (tmp_path / "nft").chmod(0o755)
+    arguments = cluster.arguments("vm-2", "firewall/firewall-at-boot")
+    line = 'include "/etc/nftables.d/qaicl.nft"'
+
+    def shell(script: str) -> int:
+        script = f"PATH={tmp_path}:$PATH\n{script}".replace("/etc/nftables.conf", str(file))
+        return subprocess.run(["sh", "-s"], input=script, text=True, stderr=subprocess.DEVNULL).returncode
+
+    assert shell(arguments["unless"]) != 0
+    assert shell(arguments["run"]) == (0 if loads else 1)
+    assert line in (tmp_path / "checked").read_text().splitlines()
+    if loads:
+        assert file.read_text() == (f"{before.rstrip()}\n{line}\n" if before else f"{line}\n")
+        assert shell(arguments["unless"]) == 0
+        assert shell(arguments["undo"]) == 0
+    assert (file.read_text().rstrip() if file.exists() else "") == (before or "").rstrip()
