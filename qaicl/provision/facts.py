@@ -29,6 +29,8 @@ echo "container=$(cat /run/systemd/container 2>/dev/null)"
 echo "python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
 echo "pci_vendors=$(cat /sys/bus/pci/devices/*/vendor 2>/dev/null | sort -u | tr '\n' ' ')"
 echo "nvidia_smi=$(command -v nvidia-smi)"
+echo "time_daemon=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' chrony ntpsec ntp openntpd 2>/dev/null |
+  sed -n 's/^.i  *//p' | head -n 1)"
 # sudo keeps it from us, but its own environment has it.
 c=${SSH_CONNECTION:-$(tr '\0' '\n' < /proc/$PPID/environ 2>/dev/null | sed -n 's/^SSH_CONNECTION=//p')}
 echo "ssh_port=${c##* }"
@@ -60,6 +62,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nvidia_smi: str = ""
     ssh_port: int = 0
     """Where its SSH server listens, which is another port than ours where one is forwarded; 0 where it is not told."""
+    time_daemon: str = ""
+    """A package that keeps the time, other than systemd's."""
     time_synchronised: str = ""
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,18 @@ def test_the_script_tells_of_a_real_machine() -> None:
     assert found.disk_free_kb > 0
     assert found.boot_id and found.kernel and found.arch
     assert found.started_at < found.time
+
+
+@pytest.mark.parametrize(
+    ("packages", "daemon"),
+    [("ii  chrony", "chrony"), ("rc  ntp\\nhi  openntpd", "openntpd"), ("un  chrony", ""), ("", "")],
+)
+def test_another_time_service_is_known_by_its_package(tmp_path: Path, packages: str, daemon: str) -> None:
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\nprintf '{packages}\\n'\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-s"], input=facts.SCRIPT, env=environment, capture_output=True, text=True, check=True)
+    assert facts.parse(done.stdout).time_daemon == daemon
 
 
 @pytest.mark.parametrize("hidden", [False, True])

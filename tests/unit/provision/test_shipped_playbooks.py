@@ -89,3 +89,11 @@ def test_the_rules_are_included_only_in_a_file_that_loads_with_them(
         assert shell(arguments["unless"]) == 0
         assert shell(arguments["undo"]) == 0
     assert (file.read_text().rstrip() if file.exists() else "") == (before or "").rstrip()
+
+
+# --- what a machine has already -----------------------------------------------------------------------------
+
+
+def test_another_time_service_stays(cluster: Cluster) -> None:
+    assert "base/time-is-kept-in-step" in cluster.steps("vm-1")
+    assert not [step for step in cluster.steps("vm-1", time_daemon="chrony") if step.startswith("base/time-")]
