@@ -97,3 +97,23 @@ def test_the_rules_are_included_only_in_a_file_that_loads_with_them(
 def test_another_time_service_stays(cluster: Cluster) -> None:
     assert "base/time-is-kept-in-step" in cluster.steps("vm-1")
     assert not [step for step in cluster.steps("vm-1", time_daemon="chrony") if step.startswith("base/time-")]
+
+
+# --- roles ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("host", "gone"), [("vm-1", "node"), ("vm-2", ""), ("vm-3", "orchestrator"), ("vm-4", "both")])
+def test_a_daemon_of_a_role_that_a_machine_has_no_longer_is_ended(tmp_path: Path, host: str, gone: str) -> None:
+    more = "  vm-4:\n    address: 10.0.0.40\n    roles: [postgres]\n"
+    steps = Cluster(tmp_path, inventory.EXAMPLE + more).steps(host)
+    ended = [
+        role
+        for role in ("orchestrator", "node")
+        if f"qaicl/daemon-of-a-role-that-the-machine-no-longer-has:{role}" in steps
+    ]
+    assert ended == {"": [], "both": ["orchestrator", "node"]}.get(gone, [gone])
+    for role in ended:
+        first: Any = steps[f"qaicl/daemon-of-a-role-that-the-machine-no-longer-has:{role}"].arguments
+        then: Any = steps[f"qaicl/unit-of-a-role-that-the-machine-no-longer-has:{role}"].arguments
+        assert (first.name, first.running, first.enabled) == (f"qaicl-{role}", False, False)
+        assert (then.name, then.absent) == (f"qaicl-{role}.service", True)
