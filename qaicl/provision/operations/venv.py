@@ -66,7 +66,8 @@ def plan(args: Args, situation: Situation) -> Change | None:
         reasons.append(f"{args.path} is not built" if built == "-" else f"{args.path} holds something else")
     if args.link and linked != args.path:
         link = quote(args.link)
-        commands.append(Command(f"ln -sfnT {path} {link}.new && mv -fT {link}.new {link}"))
+        # Its time tells since when it has been the current one: the one before is kept by that.
+        commands.append(Command(f"touch -c {path}; ln -sfnT {path} {link}.new && mv -fT {link}.new {link}"))
         old = f"ln -sfnT {quote(linked)} {link}.new && mv -fT {link}.new {link}" if linked != "-" else f"rm -f {link}"
         undo.insert(0, Command(old))
         reasons.append(f"{args.link} points to {'nothing' if linked == '-' else linked}")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from pretend import write_wheel
 
 from qaicl.provision.facts import Facts
 from qaicl.provision.operations import OPERATIONS
 from qaicl.provision.operations.base import Action, Change, Command, Situation
 from qaicl.provision.plan import parse_probes, probe_script
+from qaicl.provision.playbook import shipped
 
 
 def _sh(script: str) -> subprocess.CompletedProcess[str]:
@@ -105,3 +109,24 @@ def test_a_wheel_that_is_not_the_pinned_one_is_not_installed(tmp_path: Path, whe
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
     assert not (tmp_path / "e/.complete").exists()
+
+
+def test_the_release_that_was_in_use_before_is_kept(tmp_path: Path) -> None:
+    """Also where it is older than another that was tried meanwhile."""
+    link = tmp_path / "current"
+    for number, name in enumerate(("old", "tried")):
+        (tmp_path / "releases" / name).mkdir(parents=True)
+        (tmp_path / "releases" / name / ".complete").write_text("d\n")
+        os.utime(tmp_path / "releases" / name, (number, number))
+    for name in ("tried", "old", "new"):
+        (tmp_path / "releases" / name).mkdir(exist_ok=True)
+        (tmp_path / "releases" / name / ".complete").write_text("d\n")
+        change = _plan(_arguments(tmp_path / "releases" / name, tmp_path, "release.txt", link=str(link)))
+        assert change is not None
+        assert _run(change.actions).returncode == 0
+        time.sleep(0.02)
+    book = yaml.safe_load((shipped() / "python.yaml").read_text())
+    (step,) = [entry["command"] for entry in book["steps"] if entry["name"] == "Old releases"]
+    done = _sh(step["run"].replace("/opt/qaicl", str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "releases").iterdir()} == {"old", "new"}
