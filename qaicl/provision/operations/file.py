@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -69,6 +70,8 @@ def plan_file(args: Args, now: PathState) -> Change | None:
         diff = unified(now.text if now.kind == "file" else "", args.content, args.path)
     reason = f"{args.path} differs" if now.kind else f"{args.path} is missing"
     write = write_command(args.path, content, args.mode, args.owner, args.group)
+    if args.once:  # a package that an earlier step installs may bring it
+        write = replace(write, script=f"[ ! -e {quote(args.path)} ] || exit 0\n{write.script}")
     return Change(reason, (write,), undo, "\n".join(part for part in (diff, metadata) if part), (args.path,))
 
 

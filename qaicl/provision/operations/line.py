@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from qaicl.provision.operations.base import Arguments, Change, Command, Operation, Probe, Situation, quote, unified
 from qaicl.provision.operations.file import AbsolutePath
@@ -57,6 +58,11 @@ def plan(args: Args, situation: Situation) -> Change | None:
     undo = restore if now.kind else Command(f"rm -f {quote(args.path)}")
     reason = f"{args.path} has a line too many" if args.absent else f"{args.path} lacks a line"
     write = write_command(args.path, content, mode, owner, group)
+    # A package that an earlier step installs may bring the file, and what it holds must not be lost.
+    path = quote(args.path)
+    same = f'[ "$(sha256sum < {path} | cut -c1-64)" = {now.sha256} ]' if now.kind else f"[ ! -e {path} ]"
+    changed = f"{args.path} is no longer as it was when the plan was made; run it again"
+    write = replace(write, script=f"{same} || {{ echo {quote(changed)} >&2; exit 1; }}\n{write.script}")
     diff = unified(now.text, content.decode("utf-8", "replace"), args.path)
     return Change(reason, (write,), (undo,), diff, (args.path,))
 

@@ -259,3 +259,20 @@ def test_an_environment_without_its_last_marker_is_built_anew(tmp_path: Path) ->
     assert link.resolve() == new
     assert _do(change.undo).returncode == 0
     assert link.resolve() == old
+
+
+def test_a_file_that_came_after_the_plan_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    for there in ("", "old\n"):
+        if there:
+            path.write_text(there)
+        change = _change("line", {"path": str(path), "line": "mine"})
+        path.write_text("what a package brought\n")
+        done = _do(change.actions)
+        assert (done.returncode, b"run it again" in done.stderr) == (1, True)
+        assert path.read_text() == "what a package brought\n"
+        path.unlink()
+    change = _change("file", {"path": str(path), "content": "mine\n", "once": True, **MINE})
+    path.write_text("what a package brought\n")
+    assert _do(change.actions).returncode == 0
+    assert path.read_text() == "what a package brought\n"
