@@ -22,6 +22,8 @@ import yaml
 from qaicl.errors import InventoryError
 
 ROLES = ("orchestrator", "standby", "node", "redis", "postgres")
+DAEMON_USER = "qaicl"
+"""Whom the playbooks make for the daemons: a system user without a shell."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,10 @@ def _build(document: _Document) -> Inventory:
         network = ipaddress.ip_network(data.get("network", "10.0.0.0/24"))
     except ValueError as error:
         raise document.error(("network",), str(error)) from error
+    if network.version != 4:
+        raise document.error(
+            ("network",), f"{network} is no IPv4 network; the cluster's own is one, and ssh_address may be of IPv6"
+        )
     ssh = data.get("ssh", {})
     hosts: list[Host] = []
     for name, entry in data["hosts"].items():
@@ -192,6 +198,10 @@ def _build(document: _Document) -> Inventory:
             raise document.error((*where, "address"), str(error)) from error
         if address not in network:
             raise document.error((*where, "address"), f"{address} is not in the network {network}")
+        user = entry.get("user", ssh.get("user", "root"))
+        if user == DAEMON_USER:
+            at = (*where, "user") if "user" in entry else ("ssh", "user")
+            raise document.error(at, f"{user} is the daemons' own user, who cannot log in; name another one")
         if any(other.address == str(address) for other in hosts):
             raise document.error((*where, "address"), f"{address} belongs to another host already")
         host_key = " ".join(entry.get("host_key", "").split()[:2])
@@ -204,7 +214,7 @@ def _build(document: _Document) -> Inventory:
                 address=str(address),
                 ssh_address=entry.get("ssh_address", str(address)),
                 port=entry.get("port", ssh.get("port", 22)),
-                user=entry.get("user", ssh.get("user", "root")),
+                user=user,
                 key=entry.get("key", ssh.get("key", "~/.ssh/id_ed25519")),
                 host_key=host_key,
                 roles=tuple(entry["roles"]),
