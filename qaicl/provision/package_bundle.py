@@ -18,6 +18,7 @@ from qaicl.provision.apt import Package, PrivateApt, Target
 from qaicl.provision.bundle import sha256
 from qaicl.provision.gathering import UNFINISHED, alone
 from qaicl.provision.operations.base import PACKAGE_INDEX, BundleFile
+from qaicl.provision.secrets import write_private
 
 VERSION = 1
 
@@ -152,7 +153,8 @@ def _place(
             files=[BundleFile(path.name, path.stat().st_size, sha256(path)) for path in sorted(fresh.iterdir())],
         )
         data = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-        (fresh / "manifest.json").write_bytes(data)
+        # For the owner alone: a source may hold a password.
+        write_private(fresh / "manifest.json", data)
         if place.exists():
             place.rename(Path(temporary) / "old")
         fresh.rename(place)

@@ -94,6 +94,8 @@ def test_packages_come_with_what_they_need_and_not_with_what_they_recommend(gath
     assert bundle.manifest.names == ["tool"]
     for file in bundle.files:
         assert (Path(file.source).stat().st_size, sha256(Path(file.source))) == (file.size, file.sha256)
+    # It names the sources, and one may hold a password.
+    assert (bundle.directory / "manifest.json").stat().st_mode & 0o077 == 0
     index = (bundle.directory / "Packages").read_text()
     assert f"Filename: ./tool_2.0_{ARCHITECTURE}.deb" in index
     assert all(file.sha256 in index for file in bundle.files if file.name.endswith(".deb"))
