@@ -99,6 +99,20 @@ def test_another_time_service_stays(cluster: Cluster) -> None:
     assert not [step for step in cluster.steps("vm-1", time_daemon="chrony") if step.startswith("base/time-")]
 
 
+# --- what is started at boot ---------------------------------------------------------------------------------
+
+
+def test_what_binds_to_an_address_waits_for_the_network(cluster: Cluster) -> None:
+    steps = cluster.steps("vm-1")
+    for book, unit in (("redis", "redis-server"), ("redis", "redis-sentinel"), ("postgres", "postgresql@")):
+        arguments = cluster.arguments("vm-1", f"{book}/unit-waits-for-the-network:{unit}")
+        assert arguments["path"] == f"/etc/systemd/system/{unit}.service.d/qaicl.conf"
+        assert "\nAfter=network-online.target\n" in arguments["content"]
+        assert f"{book}/settings-of-a-unit:{unit}" in steps
+    redis = cluster.arguments("vm-1", "redis/unit-waits-for-the-network:redis-server")["content"]
+    assert "\nStartLimitIntervalSec=0\n" in redis and "\nRestartSec=1\n" in redis
+
+
 # --- roles ---------------------------------------------------------------------------------------------------
 
 
