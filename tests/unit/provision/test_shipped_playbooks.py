@@ -99,6 +99,39 @@ def test_another_time_service_stays(cluster: Cluster) -> None:
     assert not [step for step in cluster.steps("vm-1", time_daemon="chrony") if step.startswith("base/time-")]
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "files", "ours"),
+    [
+        (None, "", (), True),
+        ("port 6379", "# Keyspace", ("dump.rdb",), True),
+        ("port 6379", "# Keyspace\\r\\ndb0:keys=1", (), False),
+        ("port 6379", "NOAUTH Authentication required.", (), False),
+        ("port 6379", "Could not connect", (), True),
+        ("port 6379", "Could not connect", ("dump.rdb",), False),
+        ("include /etc/redis/qaicl.conf", "NOAUTH Authentication required.", ("dump.rdb",), True),
+    ],
+)
+def test_a_redis_with_data_of_another_program_is_left_alone(
+    cluster: Cluster, tmp_path: Path, settings: str | None, said: str, files: tuple[str, ...], ours: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in files:
+        (tmp_path / "data" / name).touch()
+    if settings:
+        (tmp_path / "redis.conf").write_text(f"{settings}\n")
+    (tmp_path / "redis-cli").write_text(f"#!/bin/sh\nprintf '{said}\\r\\n'\n")
+    (tmp_path / "redis-cli").chmod(0o755)
+    arguments = cluster.arguments("vm-1", "redis/redis-holds-no-data-of-another-program")
+    script = arguments["unless"].replace("/etc/redis/redis.conf", f"{tmp_path}/redis.conf")
+    script = script.replace("/var/lib/redis", f"{tmp_path}/data")
+    done = subprocess.run(["sh", "-s"], input=f"PATH={tmp_path}:$PATH\n{script}", text=True)
+    assert (done.returncode == 0) is ours
+    refused = subprocess.run(["sh", "-s"], input=arguments["run"], text=True, stderr=subprocess.PIPE)
+    assert refused.returncode == 1 and "would lose it" in refused.stderr
+    steps = list(cluster.steps("vm-1"))
+    assert steps.index("redis/redis-holds-no-data-of-another-program") < steps.index("redis/redis-settings")
+
+
 # --- what is started at boot ---------------------------------------------------------------------------------
 
 
