@@ -14,7 +14,7 @@ from qaicl.provision.identity import Daemon, daemons
 from qaicl.provision.inventory import Host, Inventory
 from qaicl.provision.operations.base import quote
 from qaicl.provision.playbook import Check
-from qaicl.provision.secrets import SecretStore
+from qaicl.provision.secrets import SecretStore, redis_word
 from qaicl.provision.session import Machine, Session, in_parallel, read_facts
 
 CURRENT = "/opt/qaicl/current/bin/python"
@@ -178,7 +178,7 @@ class Checker:
             return [_Answer(None, "hosts no Redis")]
         count = len(self.inventory.with_role("redis"))
         # The password goes over stdin: redis-cli reads its commands there.
-        login = f"AUTH operator {self.secrets.get('redis-operator')}\nROLE\nINFO replication\n".encode()
+        login = f"AUTH operator {redis_word(self.secrets.get('redis-operator'))}\nROLE\nINFO replication\n".encode()
         end = time.monotonic() + REDIS_SECONDS
         while True:
             result = machine.connection.run(f"redis-cli -h {machine.host.address} -p 6379", stdin=login, timeout=20.0)

@@ -25,6 +25,7 @@ from qaicl.errors import PlaybookError
 from qaicl.provision.inventory import Host
 from qaicl.provision.operations import OPERATIONS
 from qaicl.provision.operations.base import Operation
+from qaicl.provision.secrets import redis_word
 
 _WRONG = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 """What a template raises that names what is not there, or does with a value what cannot be done."""
@@ -90,6 +91,7 @@ class Playbooks:
             lstrip_blocks=True,
             autoescape=False,
         )
+        self._environment.filters["redis_word"] = redis_word
         self._environment.filters["sha256"] = lambda text: hashlib.sha256(str(text).encode()).hexdigest()
 
     @cached_property

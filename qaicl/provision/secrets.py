@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -38,6 +39,13 @@ def write_private(path: Path, data: bytes) -> None:
         ) from error
 
 
+def redis_word(text: str) -> str:
+    """A text as one word of Redis's settings or commands."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 class SecretStore:
     """The secrets of one cluster, each looked up once.
 
@@ -71,7 +79,15 @@ class SecretStore:
             if name not in self._known:
                 if name not in self._references:
                     return None
-                self._known[name] = self._read(name, self._references[name])
+                reference = self._references[name]
+                value = self._read(name, reference)
+                if len(value.splitlines()) != 1:
+                    raise SecretError(
+                        f"the secret '{name}' is no password",
+                        why=f"{reference} holds {'several lines' if value else 'nothing'}",
+                        fix="give it one line",
+                    )
+                self._known[name] = value
             return self._known[name]
 
     def get(self, name: str) -> str:

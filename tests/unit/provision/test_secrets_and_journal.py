@@ -8,7 +8,7 @@ import pytest
 
 from qaicl.errors import ProvisionError, SecretError
 from qaicl.provision import journal
-from qaicl.provision.secrets import SecretStore
+from qaicl.provision.secrets import SecretStore, redis_word
 
 
 def test_secrets_come_from_file_environment_and_person(tmp_path: Path) -> None:
@@ -34,6 +34,21 @@ def test_a_reference_that_leads_nowhere_is_an_error(tmp_path: Path, reference: s
         SecretStore({"x": reference}, tmp_path, environ={}).get("x")
     assert caught.value.exit_code == 2
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(("value", "words"), [("", "holds nothing"), ("one\ntwo", "several lines")])
+def test_a_secret_is_one_line(tmp_path: Path, value: str, words: str) -> None:
+    with pytest.raises(SecretError, match="is no password") as caught:
+        SecretStore({"x": "env:X"}, tmp_path, environ={"X": value}).get("x")
+    assert words in caught.value.why
+    assert "two" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("a-Z_09.", "a-Z_09."), ("two words", '"two words"'), ('a"b\\c', '"a\\"b\\\\c"'), ("#", '"#"')]
+)
+def test_a_secret_is_one_word_for_redis(text: str, word: str) -> None:
+    assert redis_word(text) == word
 
 
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -146,6 +146,19 @@ def test_what_binds_to_an_address_waits_for_the_network(cluster: Cluster) -> Non
     assert "\nStartLimitIntervalSec=0\n" in redis and "\nRestartSec=1\n" in redis
 
 
+# --- passwords that somebody chose ---------------------------------------------------------------------------
+
+
+def test_a_password_may_hold_spaces_and_quotes(tmp_path: Path) -> None:
+    hard = """it's "so" hard"""
+    cluster = Cluster(tmp_path, redis_replica=hard, redis_sentinel=hard, postgres_qaicl=hard)
+    word = '"it\'s \\\\"so\\\\" hard"'.replace("\\\\", "\\")
+    assert f"\nmasterauth {word}\n" in cluster.arguments("vm-1", "redis/redis-settings")["content"]
+    assert f"\nsentinel auth-pass qaicl {word}\n" in cluster.arguments("vm-1", "redis/sentinel-settings")["content"]
+    stdin = cluster.arguments("vm-1", "postgres/role-and-database")["stdin"]
+    assert """alter role qaicl password 'it''s "so" hard';""" in stdin
+
+
 # --- roles ---------------------------------------------------------------------------------------------------
 
 
