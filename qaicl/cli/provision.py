@@ -25,7 +25,10 @@ Tags = Annotated[
     list[str] | None, typer.Option("--tags", help="Only steps with this tag, such as a playbook's name.", metavar="TAG")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Wheel = Annotated[Path | None, typer.Option("--wheel", help="Install this wheel of qaicl.", metavar="FILE")]
+Wheel = Annotated[
+    Path | None,
+    typer.Option("--wheel", help="Install this wheel of qaicl.", metavar="FILE", exists=True, dir_okay=False),
+]
 Directory = Annotated[
     Path | None, typer.Option("--playbooks", help="Directory of playbooks, instead of the shipped ones.")
 ]

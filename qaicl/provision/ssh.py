@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,9 @@ from qaicl.provision.inventory import Host
 
 DEAD_AFTER = 20.0
 """Seconds without an acknowledgement after which the kernel gives a connection up (TCP_USER_TIMEOUT)."""
+
+_BEGIN = "-- qaicl --"
+"""What comes before it a user's shell says whenever it starts, such as a greeting in ``.bashrc``."""
 
 _LOST = (paramiko.SSHException, EOFError, OSError)
 
@@ -210,14 +213,15 @@ class Connection:
             raise unreachable(host, str(error) or type(error).__name__) from error
 
     def _prepare_sudo(self, ask: Callable[[], str | None]) -> None:
-        if self._exec("sudo -k -n true", b"", 20.0).status == 0:
+        freely = self._exec("sudo -k -n true", b"", 20.0)
+        if freely.status == 0:
             self._prefix = "sudo -k -n "
             return
         password = ask()
         if password is None:
             raise HostRefusedError(
                 f"{self.host.user} cannot become root on {self.host.name}",
-                why="sudo wants a password, or does not know the user",
+                why=_last_line(freely.error_text) or "sudo wants a password, or does not know the user",
                 fix="give the user sudo rights, and name its password: secrets: {sudo_password: prompt}",
             )
         line = password.encode() + b"\n"
@@ -226,7 +230,7 @@ class Connection:
         if tried.status != 0:
             raise HostRefusedError(
                 f"sudo on {self.host.name} refuses {self.host.user}",
-                why=(tried.error_text.strip().splitlines() or ["no reason given"])[-1].replace(password, "***"),
+                why=(_last_line(tried.error_text) or "no reason given").replace(password, "***"),
                 fix="check the password that sudo_password refers to, and the user's sudo rights",
             )
         self._prefix = "sudo -k -S -p '' "
@@ -254,11 +258,14 @@ class Connection:
         Raises:
             HostUnreachableError: the connection broke or the command fell silent.
         """
+        script = f"echo {_BEGIN}\n{script}"
         if stdin is None:
             command, data = "sh -s", script.encode()
         else:
             command, data = f"sh -c {shlex.quote(script)}", stdin
-        return self._exec(self._prefix + command, self._password_line + data, timeout)
+        result = self._exec(self._prefix + command, self._password_line + data, timeout)
+        before, begun, after = result.stdout.partition(f"{_BEGIN}\n".encode())
+        return replace(result, stdout=after if begun else before)
 
     def start(self, script: str, stdin: bytes) -> paramiko.Channel:
         """Start a script as root that runs for as long as the returned channel's stdin is open."""
@@ -310,6 +317,10 @@ class Connection:
             return self._sftp
         except _LOST as error:
             raise unreachable(self.host, f"no SFTP: {error}") from error
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
 
 
 def _feed(channel: paramiko.Channel, data: bytes) -> None:

@@ -96,6 +96,18 @@ def test_a_user_without_a_shell_is_named(machine: Machine) -> None:
         read_facts(connection)
 
 
+def test_a_shell_that_greets_is_not_taken_for_the_answer(machine: Machine) -> None:
+    shell = machine.root / "bin/greeter"
+    shell.write_text('#!/bin/sh\necho "Welcome to a"; echo "os=none" >&2; exec /bin/sh "$@"\n')
+    shell.chmod(0o755)
+    passwd = machine.root / "passwd"
+    passwd.write_text(passwd.read_text().replace("/home/root:/bin/sh", f"/home/root:{shell}"))
+    with _open(machine.host) as connection:
+        assert connection.run("echo out").text == "out\n"
+        assert connection.run("cat", stdin=b"in").text == "in"
+        assert connection.run("exit 3").text == ""
+
+
 # --- sudo ------------------------------------------------------------------------------------------------
 
 
@@ -103,6 +115,13 @@ def test_without_sudo_there_is_no_way_on(machine: Machine) -> None:
     with pytest.raises(HostRefusedError, match="plain cannot become root") as caught:
         _open(replace(machine.host, user="plain"))
     assert "sudo_password" in caught.value.fix
+
+
+def test_what_sudo_says_is_told(machine: Machine) -> None:
+    machine.fake("sudo", "echo 'sudo: sorry, you must have a tty to run sudo' >&2; exit 1")
+    with pytest.raises(HostRefusedError, match="op cannot become root") as caught:
+        _open(replace(machine.host, user="op"))
+    assert caught.value.why == "sudo: sorry, you must have a tty to run sudo"
 
 
 def test_a_sudo_that_wants_no_password_asks_nobody(machine: Machine) -> None:

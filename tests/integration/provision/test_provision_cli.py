@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from pretend import Machine, Operator, wait_until
 
+from qaicl.cli.main import run
+
 NOTE = {"name": "Note", "why": "to have one", "file": {"path": "/opt/note", "content": "new\n"}}
 FAILS = {"name": "Breaks", "command": {"run": "echo it is broken >&2; exit 7", "unless": "false"}}
 LATER = {"name": "Later", "file": {"path": "/opt/later", "content": "x"}}
@@ -43,6 +45,14 @@ def test_a_host_that_is_not_in_the_inventory_is_a_usage_error(operator: Operator
     done = operator("plan", "--limit", "b")
     assert done.code == 2
     assert "the hosts are a" in done.err
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "bundle", "upgrade"])
+def test_a_wheel_that_is_not_there_is_a_usage_error(operator: Operator, machine: Machine, command: str) -> None:
+    operator.describe(machine)
+    arguments = operator.line(command)
+    assert run([*arguments, "--wheel", "/nowhere/qaicl.whl"]) == 2
+    assert not operator.private.exists()
 
 
 def test_off_a_terminal_nothing_is_done_without_yes(operator: Operator, machine: Machine) -> None:

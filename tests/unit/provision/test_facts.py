@@ -34,6 +34,14 @@ def test_another_time_service_is_known_by_its_package(tmp_path: Path, packages: 
     assert facts.parse(done.stdout).time_daemon == daemon
 
 
+def test_the_python_is_the_distributions_whatever_comes_first_on_the_path(tmp_path: Path) -> None:
+    (tmp_path / "python3").write_text("#!/bin/sh\necho 9.9\n")
+    (tmp_path / "python3").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-s"], input=facts.SCRIPT, env=environment, capture_output=True, text=True, check=True)
+    assert facts.parse(done.stdout).python != "9.9"
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_the_port_where_ssh_listens_is_told_also_where_sudo_hides_it(hidden: bool) -> None:
     # Another shell above, as sudo is: what it takes away it has itself.
