@@ -146,6 +146,26 @@ def test_what_binds_to_an_address_waits_for_the_network(cluster: Cluster) -> Non
     assert "\nStartLimitIntervalSec=0\n" in redis and "\nRestartSec=1\n" in redis
 
 
+@pytest.mark.parametrize(
+    ("rule", "listens", "done"),
+    [
+        ("host qaicl qaicl 10.0.0.0/24 scram-sha-256", "127.0.0.1,10.0.0.10", True),
+        ("host qaicl qaicl 10.9.0.0/24 scram-sha-256", "127.0.0.1,10.0.0.10", False),
+        ("host qaicl qaicl 10.0.0.0/24 scram-sha-256", "localhost", False),
+    ],
+)
+def test_postgres_listens_inside_and_lets_the_present_network_in(
+    cluster: Cluster, tmp_path: Path, rule: str, listens: str, done: bool
+) -> None:
+    (tmp_path / "15/main").mkdir(parents=True)
+    (tmp_path / "15/main/pg_hba.conf").write_text(f"local all all peer\n{rule}\n")
+    (tmp_path / "runuser").write_text(f"#!/bin/sh\necho {listens}\n")
+    (tmp_path / "runuser").chmod(0o755)
+    script = cluster.arguments("vm-1", "postgres/postgresql-listens-inside")["unless"]
+    script = f"PATH={tmp_path}:$PATH\n{script}".replace("/etc/postgresql", str(tmp_path))
+    assert (subprocess.run(["sh", "-s"], input=script, text=True).returncode == 0) is done
+
+
 # --- passwords that somebody chose ---------------------------------------------------------------------------
 
 
