@@ -108,7 +108,9 @@ def init(
     try:
         file.write_text(EXAMPLE, encoding="utf-8")
     except OSError as error:
-        raise ProvisionError(f"cannot write {file}", why=error.strerror or str(error)) from error
+        raise ProvisionError(
+            f"cannot write {file}", why=error.strerror or str(error), fix="name a place that is yours"
+        ) from error
     if output is Format.json:
         emit_json({"written": str(file)})
     say(f"wrote {file}; enter your machines, then: qaicl provision plan -f {file}")

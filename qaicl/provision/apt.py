@@ -176,7 +176,9 @@ Acquire::https::Timeout "20";
             fields: dict[str, str] = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", record, re.MULTILINE))
             if "SHA256" not in fields:
                 raise BundleError(
-                    f"{fields['Package']} cannot be gathered", why="the index of its source has no SHA256 of it"
+                    f"{fields['Package']} cannot be gathered",
+                    why="the index of its source has no SHA256 of it",
+                    fix="name another mirror in package_sources",
                 )
             version = fields["Version"].replace(":", "%3a")
             yield Package(

@@ -101,7 +101,9 @@ class Checker:
         }
         for check in checks:
             if check.kind not in kinds:
-                raise PlaybookError(f"there is no check '{check.kind}'", why=f"there are {', '.join(kinds)}")
+                raise PlaybookError(
+                    f"there is no check '{check.kind}'", why=f"there are {', '.join(kinds)}", fix="correct the playbook"
+                )
 
         def one(machine: Machine) -> list[Finding]:
             found = []

@@ -158,7 +158,9 @@ def load(path: Path) -> Inventory:
             f"there is no inventory {path}", why="the file does not exist", fix=f"run: qaicl provision init {path}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InventoryError(f"cannot read {path}", why=str(error)) from error
+        raise InventoryError(
+            f"cannot read {path}", why=str(error), fix="make it a text file that you may read"
+        ) from error
     document = _Document(path, text)
     schema = json.loads(resources.files("qaicl.provision").joinpath("inventory.schema.json").read_text("utf-8"))
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(document.data), key=lambda e: len(e.path))

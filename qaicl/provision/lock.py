@@ -119,5 +119,9 @@ def break_lock(connection: Connection) -> str:
     if result.status == 3:
         return ""
     if result.status != 0:
-        raise ProvisionError(f"the lock of {connection.host.name} stays", why=result.error_text.strip())
+        raise ProvisionError(
+            f"the lock of {connection.host.name} stays",
+            why=result.error_text.strip() or f"exit status {result.status}",
+            fix="its holder does not end: log in there and kill it",
+        )
     return str(_holder(result.text) or "somebody")

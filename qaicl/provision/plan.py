@@ -82,7 +82,9 @@ def parse_probes(output: str, keys: Sequence[str]) -> dict[str, Found]:
     lines = output.splitlines()
     if len(lines) != len(keys):
         raise PlaybookError(
-            "the machine did not answer every question", why=f"{len(lines)} answers to {len(keys)} questions"
+            "the machine did not answer every question",
+            why=f"{len(lines)} answers to {len(keys)} questions",
+            fix="is every guard of the playbooks whole as a shell script?",
         )
     found = {}
     for key, line in zip(keys, lines, strict=True):
@@ -226,7 +228,11 @@ def read(path: Path) -> SavedPlan:
     try:
         plan = msgspec.json.decode(path.read_bytes(), type=SavedPlan)
     except OSError as error:
-        raise UsageError(f"cannot read the plan {path}", why=error.strerror or str(error)) from error
+        raise UsageError(
+            f"cannot read the plan {path}",
+            why=error.strerror or str(error),
+            fix="make one: qaicl provision plan --save",
+        ) from error
     except msgspec.MsgspecError as error:
         raise UsageError(
             f"{path} is not a plan", why=str(error), fix="make one: qaicl provision plan --save"

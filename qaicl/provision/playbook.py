@@ -30,6 +30,8 @@ from qaicl.provision.secrets import redis_word
 _WRONG = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 """What a template raises that names what is not there, or does with a value what cannot be done."""
 
+_SEE = "correct it in the playbook; docs/provision.md says what there is"
+
 _EXPRESSION = re.compile(r"\A\{\{((?:(?!\}\}).)*)\}\}\Z", re.DOTALL)
 
 
@@ -110,19 +112,25 @@ class Playbooks:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             there = ", ".join(sorted(found.stem for found in self.directory.glob("*.yaml")))
-            raise PlaybookError(f"there is no playbook '{name}'", why=f"{self.directory} has {there}") from error
+            raise PlaybookError(
+                f"there is no playbook '{name}'",
+                why=f"{self.directory} has {there}",
+                fix="correct 'playbook' in the inventory, an include, or --playbooks",
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PlaybookError(f"{path} is not YAML", why=" ".join(str(error).split())) from error
+            raise PlaybookError(
+                f"{path} is not YAML", why=" ".join(str(error).split()), fix="correct it there"
+            ) from error
         for problem in self._validator.iter_errors(data):
             where = "/".join(str(part) for part in problem.absolute_path)
-            raise PlaybookError(
-                f"{path} is not a playbook", why=f"{where}: {problem.message}", fix="see docs/provision.md"
-            )
+            raise PlaybookError(f"{path} is not a playbook", why=f"{where}: {problem.message}", fix=_SEE)
         return cast(dict[str, Any], data)
 
     def _books(self, name: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
         if name in above:
-            raise PlaybookError(f"playbook '{name}' includes itself", why=" → ".join((*above, name)))
+            raise PlaybookError(
+                f"playbook '{name}' includes itself", why=" → ".join((*above, name)), fix="take one of its includes out"
+            )
         data = self.read(name)
         yield name, data
         for included in data.get("include", []):
@@ -172,7 +180,7 @@ class Playbooks:
         (operation,) = [OPERATIONS[key] for key in entry if key in OPERATIONS]
         items = self._render(entry["each"], variables, step_id) if "each" in entry else [None]
         if not isinstance(items, list | tuple):
-            raise PlaybookError(f"the step {step_id} is wrong", why=f"each: {items!r} is not a list")
+            raise PlaybookError(f"the step {step_id} is wrong", why=f"each: {items!r} is not a list", fix=_SEE)
         steps: list[Step | Skipped] = []
         for item in items:
             scope = variables if item is None else {**variables, "item": item}
@@ -191,12 +199,12 @@ class Playbooks:
                 values["content"] = self._environment.get_template(name).render(variables)
             except _WRONG as error:
                 raise PlaybookError(
-                    f"the template {name} of step {step_id} is wrong", why=f"{type(error).__name__}: {error}"
+                    f"the template {name} of step {step_id} is wrong", why=f"{type(error).__name__}: {error}", fix=_SEE
                 ) from error
         try:
             return msgspec.convert(values, operation.arguments, strict=True)
         except msgspec.ValidationError as error:
-            raise PlaybookError(f"the step {step_id} is wrong", why=f"{operation.name}: {error}") from error
+            raise PlaybookError(f"the step {step_id} is wrong", why=f"{operation.name}: {error}", fix=_SEE) from error
 
     def _evaluate(self, expression: str, variables: Mapping[str, Any], step_id: str) -> Any:
         try:
@@ -206,7 +214,7 @@ class Playbooks:
             return value
         except _WRONG as error:
             raise PlaybookError(
-                f"the step {step_id} is wrong", why=f"in '{expression.strip()}': {error}", fix="see docs/provision.md"
+                f"the step {step_id} is wrong", why=f"in '{expression.strip()}': {error}", fix=_SEE
             ) from error
 
     def _render(self, value: Any, variables: Mapping[str, Any], step_id: str) -> Any:
@@ -221,7 +229,9 @@ class Playbooks:
         try:
             return self._environment.from_string(value).render(variables)
         except _WRONG as error:
-            raise PlaybookError(f"the step {step_id} is wrong", why=f"in '{value[:60].strip()}': {error}") from error
+            raise PlaybookError(
+                f"the step {step_id} is wrong", why=f"in '{value[:60].strip()}': {error}", fix=_SEE
+            ) from error
 
 
 def _distinct(steps: Iterable[Step | Skipped]) -> Iterator[Step | Skipped]:

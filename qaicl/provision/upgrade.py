@@ -125,7 +125,7 @@ def _until(condition: Callable[[], bool], seconds: float, complaint: str) -> Non
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise ProvisionError(complaint, why=f"not within {seconds:g} s")
+            raise ProvisionError(complaint, why=f"not within {seconds:g} s", fix="look at what its daemons say")
         time.sleep(0.3)
 
 

@@ -39,7 +39,7 @@ def push(connection: Connection, upload: Upload, progress: Progress) -> None:
         raise StepFailedError(
             f"{host.name} cannot take the files for {upload.destination}",
             why=prepared.error_text.strip(),
-            fix=f"free some space on {host.name}" if prepared.status == 28 else "",
+            fix=f"free some space on {host.name}" if prepared.status == 28 else f"look at {upload.destination} there",
         )
     for file in upload.files:
         _send(connection, file, progress)
@@ -128,5 +128,7 @@ def _place(connection: Connection, upload: Upload) -> None:
         )
     if result.status != 0:
         raise StepFailedError(
-            f"{connection.host.name} cannot place the files in {upload.destination}", why=result.error_text.strip()
+            f"{connection.host.name} cannot place the files in {upload.destination}",
+            why=result.error_text.strip() or f"exit status {result.status}",
+            fix=f"is its disk full or read-only? Look at {upload.destination} there",
         )
