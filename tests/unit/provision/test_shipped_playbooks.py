@@ -132,6 +132,46 @@ def test_a_redis_with_data_of_another_program_is_left_alone(
     assert steps.index("redis/redis-holds-no-data-of-another-program") < steps.index("redis/redis-settings")
 
 
+@pytest.mark.parametrize(
+    ("host", "now", "says", "master"),
+    [
+        ("vm-1", "", "", ""),
+        ("vm-2", "", "", "10.0.0.10"),
+        ("vm-2", "", "10.0.0.30", "10.0.0.30"),
+        ("vm-1", "", "10.0.0.30", "10.0.0.30"),  # the first, installed anew
+        ("vm-2", "", "10.0.0.20", ""),
+        ("vm-2", "", "ERR No such master", "10.0.0.10"),
+        ("vm-2", "include /etc/redis/qaicl.conf", "10.0.0.30", ""),
+        ("vm-1", "include /etc/redis/qaicl.conf\nreplicaof 10.0.0.30 6379", "", "10.0.0.30"),
+    ],
+)
+def test_redis_begins_with_the_master_that_there_is(
+    cluster: Cluster, tmp_path: Path, host: str, now: str, says: str, master: str
+) -> None:
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis.conf").write_text(f"{now}\n")
+    (tmp_path / "sentinel.conf").write_text("sentinel monitor mymaster 127.0.0.1 6379 2\n")
+    settings = cluster.arguments(host, "redis/sentinel-settings")["content"]
+    (tmp_path / "qaicl-sentinel.conf").write_text(settings)
+    (tmp_path / "qaicl.conf").touch()
+    # The Sentinel of the third machine alone knows the cluster.
+    answer = f'case "$*" in *10.0.0.30*) printf "{says}\\n6379\\n" ;; *) echo ;; esac'
+    for program, body in (("redis-cli", answer if says else "exit 1"), ("chown", "")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / program).chmod(0o755)
+    for step in ("redis-reads-the-settings", "sentinel-reads-the-settings"):
+        run = cluster.arguments(host, f"redis/{step}")["run"]
+        script = f"PATH={tmp_path}:$PATH\n{run}".replace("/etc/redis/", f"{tmp_path}/")
+        script = script.replace(f"include {tmp_path}/", "include /etc/redis/").replace(
+            "/var/lib/qaicl-provision", str(tmp_path)
+        )
+        assert subprocess.run(["sh", "-s"], input=script, text=True).returncode == 0
+    wanted = ["include /etc/redis/qaicl.conf", *([f"replicaof {master} 6379"] if master else [])]
+    assert (tmp_path / "redis.conf").read_text().splitlines() == wanted
+    own = {"vm-1": "10.0.0.10", "vm-2": "10.0.0.20"}[host]
+    assert f"\nsentinel monitor qaicl {master or own} 6379 2\n" in (tmp_path / "sentinel.conf").read_text()
+
+
 # --- what is started at boot ---------------------------------------------------------------------------------
 
 
