@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qaicl.errors import HostUnreachableError, ProvisionError, QaiclError, StepFailedError
+from qaicl.errors import HostUnreachableError, LockedError, ProvisionError, QaiclError, StepFailedError
 from qaicl.provision.events import Events
 from qaicl.provision.install import install
 from qaicl.provision.journal import Journal
@@ -155,8 +155,25 @@ class _Worker:
         for what in stays:
             self._journal.write("failed", entry.step.id, text=f"not taken back: {self._redact(what)}")
 
+    def _still_ours(self) -> None:
+        """Make sure that nobody has taken the machine's lock meanwhile.
+
+        Raises:
+            LockedError: somebody has; what is left is theirs to do.
+            HostUnreachableError: the lock is gone because the connection is.
+        """
+        machine = self._machine
+        if machine.held is not None and machine.held.exit_status_ready():
+            machine.connection.run("true", timeout=20.0)
+            raise LockedError(
+                f"the lock of {machine.host.name} was taken away during the run",
+                why="the process that held it there has ended, as after `qaicl provision unlock`",
+                fix="when whoever took it is done, run it again: it goes on where it was",
+            )
+
     def _act(self, action: Action, step: Step) -> None:
         machine = self._machine
+        self._still_ours()
         if isinstance(action, Command):
             result = machine.connection.run(guarded(action.script), stdin=action.stdin, timeout=action.timeout)
             if result.status != 0:

@@ -20,6 +20,7 @@ from qaicl.errors import (
 )
 from qaicl.provision import lock, ssh
 from qaicl.provision.apply import Outcome, verdict
+from qaicl.provision.secrets import SecretStore
 
 
 def _note(path: str) -> dict[str, dict[str, str]]:
@@ -145,6 +146,28 @@ def test_a_step_that_a_killed_controller_left_running_comes_to_its_end_first(car
     (outcome,) = carry_out(_do("echo second >> /opt/order"))
     assert outcome.error is None
     assert machine.at("/opt/order").read_text() == "first\nsecond\n"
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # bash becomes what it runs
+def test_a_run_whose_lock_was_taken_does_nothing_more(machine: Machine, tmp_path: Path, shell: str) -> None:
+    passwd = machine.root / "passwd"
+    passwd.write_text(passwd.read_text().replace("/home/root:/bin/sh", f"/home/root:{shell}"))
+    carry_out = Run(tmp_path / "journals", [machine], SecretStore({}, tmp_path / "secrets"))
+
+    def take() -> None:
+        wait_until(lambda: machine.at("/opt/begun").exists())
+        with ssh.Connection.open(machine.host, timeout=5.0, sudo_password=lambda: None) as other:
+            assert lock.break_lock(other)
+        machine.at("/opt/go").touch()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    (outcome,) = carry_out(_do("touch /opt/begun; until [ -e /opt/go ]; do sleep 0.05; done"), _note("/opt/two"))
+    thread.join()
+    carry_out.session.close()
+    assert isinstance(outcome.error, LockedError)
+    assert "taken away" in outcome.error.what
+    assert not machine.at("/opt/two").exists()
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])
