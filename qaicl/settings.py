@@ -49,6 +49,8 @@ class StoreSettings(Section, frozen=True):
     password_file: str = ""
     """A file only its owner can read; a password never stands in the URL."""
     sentinel_service: str = "qaicl"
+    sentinel_password_file: str = ""
+    """The same for the Sentinels' own password; empty: they have none."""
     namespace: str = "qaicl"
     result_ttl: Seconds = 86_400.0
 

@@ -39,6 +39,7 @@ class Address:
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     query: str = ""
+    sentinel_password: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return self.url
@@ -69,10 +70,11 @@ class Address:
         return cls(
             settings.url,
             settings.username or user,
-            _password(Path(settings.password_file).expanduser()) if settings.password_file else "",
+            _password(settings.password_file, "store.password_file"),
             sentinels,
             parts.path.strip("/") or settings.sentinel_service,
             parts.query,
+            _password(settings.sentinel_password_file, "store.sentinel_password_file"),
         )
 
     def pool(self) -> ConnectionPool:
@@ -104,7 +106,8 @@ class Address:
         options: dict[str, Any] = {**parse_url(f"redis://?{self.query}"), **timing}  # type: ignore[no-untyped-call]
         if self.url.startswith("rediss"):
             options["ssl"] = True
-        sentinel = Sentinel(list(self.sentinels), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        asking = {**options, "password": self.sentinel_password or None}
+        sentinel = Sentinel(list(self.sentinels), sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
         return SentinelConnectionPool(self.service, sentinel, **options, **login)  # type: ignore[no-untyped-call]
 
 
@@ -124,7 +127,11 @@ def _not_an_address(url: str, why: str) -> UsageError:
     )
 
 
-def _password(path: Path) -> str:
+def _password(file: str, setting: str) -> str:
+    """The password in a file; empty where the setting names none."""
+    if not file:
+        return ""
+    path = Path(file).expanduser()
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -138,7 +145,7 @@ def _password(path: Path) -> str:
         raise NotAuthorisedError(
             f"cannot read the password file {path}",
             why=getattr(error, "strerror", None) or str(error),
-            fix="check store.password_file",
+            fix=f"check {setting}",
         ) from error
     if not password:
         raise NotAuthorisedError(f"the password file {path} is empty", fix="put the password into it")

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import exceptions
 from redis.connection import Connection
+from redis.sentinel import MasterNotFoundError
 
 from qaicl.errors import NotAuthorisedError, QaiclError, StoreError
 from qaicl.store.address import Address
@@ -187,6 +188,8 @@ class Session:
         return replies
 
     def _error(self, error: Exception) -> QaiclError:
+        if isinstance(error, MasterNotFoundError):
+            return self._no_master(error)
         code = _code(error)
         why = str(error)
         if code in _REFUSING or isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
@@ -200,6 +203,15 @@ class Session:
             return StoreError(f"the store at {self._address} {what}", why=why, fix=fix)
         if isinstance(error, exceptions.ResponseError):
             return StoreError(f"the store at {self._address} refused", why=why, fix="see the server's log")
+        return no_answer(self._address, why)
+
+    def _no_master(self, error: MasterNotFoundError) -> QaiclError:
+        # The driver's text holds its whole connection pool, and says of each Sentinel that refused us this word.
+        why = str(error).partition(" : ")[0]
+        if "AuthenticationError" in str(error):
+            return NotAuthorisedError(
+                f"the Sentinels of {self._address} refuse us", why=why, fix="check store.sentinel_password_file"
+            )
         return no_answer(self._address, why)
 
 

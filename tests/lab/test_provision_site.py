@@ -150,6 +150,9 @@ def _knock(cluster: Operator, source: str, port: int) -> str:
 def test_redis_keeps_every_write_on_two_replicas_that_sentinel_can_promote(cluster: Operator) -> None:
     password = next(cluster.home.rglob("redis-operator")).read_text().strip()
 
+    own = next(cluster.home.rglob("secrets/sentinel")).read_text().strip()
+    sentinels = f"AUTH {own}\nSENTINEL CKQUORUM qaicl\nSENTINEL MASTER qaicl\n"
+
     def redis(name: str, *commands: str) -> str:
         words = f"AUTH operator {password}\n" + "".join(f"{command}\n" for command in commands)
         return cluster.lab.ssh(name, "redis-cli", stdin=words).stdout
@@ -163,9 +166,10 @@ def test_redis_keeps_every_write_on_two_replicas_that_sentinel_can_promote(clust
             *("appendonly", "yes", "min-replicas-to-write", "1", "bind", "127.0.0.1", machine.address)
         ]
         assert "NOAUTH" in cluster.lab.ssh(name, "redis-cli ping").stdout
-        sentinel = cluster.lab.ssh(name, "redis-cli -p 26379 sentinel ckquorum qaicl").stdout
-        assert sentinel.startswith("OK 3 usable Sentinels")
-        known = cluster.lab.ssh(name, "redis-cli -p 26379 sentinel master qaicl").stdout.split()
+        assert "NOAUTH" in cluster.lab.ssh(name, "redis-cli -p 26379 sentinel masters").stdout
+        said = cluster.lab.ssh(name, "redis-cli -p 26379", stdin=sentinels).stdout
+        assert "OK 3 usable Sentinels" in said
+        known = said.split()
         assert known[known.index("quorum") + 1] == "2"
 
 

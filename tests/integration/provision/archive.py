@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import os
 import platform
 import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -105,10 +107,15 @@ class Archive:
             digest = hashlib.sha256(data).hexdigest()
             paragraphs.append(f"{control}Filename: ./{name}\nSize: {len(data)}\nSHA256: {digest}\n")
         index = "\n".join(paragraphs).encode()
+        signed = self.directory / "InRelease"
+        # A server tells seconds: what is published twice within one would count as unchanged.
+        moment = int(signed.stat().st_mtime) + 1 if signed.exists() else int(time.time()) - 1000
         (self.directory / "Packages").write_bytes(index)
         release = f"Origin: test\nCodename: test\nDate: {formatdate(usegmt=True)}\nSHA256:\n"
         release += f" {hashlib.sha256(index).hexdigest()} {len(index)} Packages\n"
-        (self.directory / "InRelease").write_bytes(self.signer.clearsign(release.encode()))
+        signed.write_bytes(self.signer.clearsign(release.encode()))
+        for path in (signed, self.directory / "Packages"):
+            os.utime(path, (moment, moment))
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -197,9 +197,17 @@ def test_something_else_there() -> None:
 # --- Sentinel ------------------------------------------------------------------------------------
 
 
+SENTINELS = "s3ntinels"
+
+
+def watched(sentinels: list[Server], password_file: str) -> StoreSettings:
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+    return StoreSettings(url=f"redis+sentinel://{hosts}/qaicl", sentinel_password_file=password_file)
+
+
 @pytest.fixture
 def trio(serve: Serve) -> tuple[Server, Server, list[Server]]:
-    """A master, its replica, and three sentinels that agree."""
+    """A master, its replica, and three sentinels that agree, and answer only who knows their password."""
     master = serve("min-replicas-to-write 0", "repl-diskless-sync-delay 0")
     replica = serve(f"replicaof 127.0.0.1 {master.port}")
     with replica.raw() as raw:
@@ -211,10 +219,12 @@ def trio(serve: Serve) -> tuple[Server, Server, list[Server]]:
         f"sentinel monitor qaicl 127.0.0.1 {master.port} 2",
         "sentinel down-after-milliseconds qaicl 300",
         "sentinel failover-timeout qaicl 2000",
+        f"requirepass {SENTINELS}",
+        f"sentinel sentinel-pass {SENTINELS}",
     )
     sentinels = [serve(*watch, flags=("--sentinel",)) for _ in range(3)]
     for sentinel in sentinels:
-        with sentinel.raw() as raw:
+        with redis.Redis(port=sentinel.port, password=SENTINELS, decode_responses=True) as raw:
             end = time.monotonic() + 15
             while True:
                 state = raw.sentinel_master("qaicl")
@@ -226,11 +236,10 @@ def trio(serve: Serve) -> tuple[Server, Server, list[Server]]:
 
 
 def test_a_worker_follows_sentinel_to_the_new_master(
-    trio: tuple[Server, Server, list[Server]], listen: Callable[..., Any]
+    trio: tuple[Server, Server, list[Server]], listen: Callable[..., Any], tmp_path: Path
 ) -> None:
     master, replica, sentinels = trio
-    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
-    listener = listen(Address.parse(StoreSettings(url=f"redis+sentinel://{hosts}/qaicl")))
+    listener = listen(Address.parse(watched(sentinels, secret(tmp_path / "p", SENTINELS))))
     listener.until_up()
     assert listener.ask(ops.Acquire("o-1", 60_000)) == ops.Leased(1, "o-1")
     assert listener.ask(ops.Reaccept("r", 1, b"prompt", (b"a", b"b"))) == ops.Recorded(2)
@@ -248,11 +257,10 @@ def test_a_worker_follows_sentinel_to_the_new_master(
 
 
 def test_a_failover_that_loses_the_last_writes_is_mended(
-    trio: tuple[Server, Server, list[Server]], listen: Callable[..., Any]
+    trio: tuple[Server, Server, list[Server]], listen: Callable[..., Any], tmp_path: Path
 ) -> None:
     master, replica, sentinels = trio
-    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
-    listener = listen(Address.parse(StoreSettings(url=f"redis+sentinel://{hosts}/qaicl")))
+    listener = listen(Address.parse(watched(sentinels, secret(tmp_path / "p", SENTINELS))))
     listener.until_up()
     listener.ask(ops.Acquire("o-1", 60_000))
     assert listener.ask(ops.Reaccept("r", 1, b"prompt", (b"a",))) == ops.Recorded(1)
@@ -276,6 +284,16 @@ def test_a_failover_that_loses_the_last_writes_is_mended(
     assert listener.ask(ops.Reaccept("r", 2, b"prompt", (b"a", b"b", b"c"))) == ops.Recorded(3)
     assert listener.ask(ops.Reaccept("late", 2, b"p", ())) == ops.Recorded(0)
     assert listener.ask(ops.Verify(("r", "late"))) == ops.Verified({"r": ("open", 3), "late": ("open", 0)})
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_sentinels_do_not_answer_who_does_not_know_their_password(serve: Serve, tmp_path: Path, password: str) -> None:
+    one = serve("sentinel monitor qaicl 127.0.0.1 9 1", f"requirepass {SENTINELS}", flags=("--sentinel",))
+    settings = watched([one], secret(tmp_path / "p", password) if password else "")
+    with pytest.raises(NotAuthorisedError, match="refuse us") as caught:
+        session(settings).open()
+    assert caught.value.why == "No master found for 'qaicl'"
+    assert "sentinel_password_file" in caught.value.fix
 
 
 def test_sentinels_that_know_no_such_service(serve: Serve) -> None:
