@@ -5,12 +5,11 @@ One batch is one transaction, so a process killed at any moment leaves whole bat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Connection, Engine, create_engine, delete, func, select
+from sqlalchemy import Engine, create_engine, delete, func, select
 from sqlalchemy.exc import DataError, StatementError
 from sqlalchemy.pool import StaticPool
 
@@ -39,6 +38,7 @@ from qaicl.oracle.rows import (
     row_as_observation,
     upsert,
 )
+from qaicl.oracle.transactions import Transactions
 from qaicl.settings import OracleSettings, Paths
 
 if TYPE_CHECKING:
@@ -47,15 +47,14 @@ if TYPE_CHECKING:
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 
-class Store:
+class Store(Transactions):
     """Reads and writes the oracle's records.
 
     Every method raises OracleStoreError where the database fails.
     """
 
     def __init__(self, engine: Engine, *, recorded: bool = False) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(writes=True)
+        super().__init__(engine)
         self.recorded = recorded
         """True for the records that ship with the project, see :mod:`qaicl.oracle.recorded`."""
 
@@ -72,41 +71,6 @@ class Store:
         with engine.execution_options(writes=True).begin() as connection:
             tables.metadata.create_all(connection)
         return cls(engine, recorded=recorded)
-
-    @property
-    def url(self) -> URL:
-        """Where the database is; print it only with its password hidden."""
-        return self._engine.url
-
-    def clock(self) -> datetime:
-        """The present by the database server's clock, which all its users share; with SQLite by this machine's."""
-        if self.url.get_backend_name() == "sqlite":
-            return datetime.now(UTC)
-        with self.reading() as connection:
-            present: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-        return present.astimezone(UTC)
-
-    def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection inside a read transaction."""
-        with database.translated(self.url), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A connection inside a write transaction; committed at the end, rolled back on any error."""
-        with database.translated(self.url), self._writer.begin() as connection:
-            yield connection
 
     # --- writing ---------------------------------------------------------------------------------
 
