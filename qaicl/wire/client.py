@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +34,9 @@ Reply = TypeVar("Reply", bound=Message)
 PATIENCE = 10.0
 """Seconds without any orchestrator that leads after which the cluster counts as unreachable."""
 ASK_AGAIN = 0.25
-"""Seconds between two tries to find the leader."""
+"""Seconds without an answer after which another orchestrator is tried."""
+ASK_SOON = 0.1
+"""The same where one answered that it does not lead: there may be a new leader in a moment."""
 
 SILENCE = 5.0
 """Seconds without a word after which the leader is asked again: a message may have been lost."""
@@ -243,7 +246,9 @@ class Client:
     def _receive(self, wait: float) -> list[Message]:
         """Wait a moment; return what the leader said, and look for another when it is not there."""
         found: list[Message] = []
-        ready = dict(self._poller.poll(int(wait * 1000)))
+        if self._unanswered():
+            wait = min(wait, max(0.0, self._asked + ASK_AGAIN - time.monotonic()))
+        ready = dict(self._poller.poll(math.ceil(wait * 1000)))
         now = time.monotonic()
         for index, line in enumerate(self._lines):
             if line.monitor.socket in ready:
@@ -298,6 +303,7 @@ class Client:
                 for following in self._following.values():
                     following.accepted = following.accepted and index != self._current
                 self._ask_at = self._place_of(message.leader, index)
+                self._asked = min(self._asked, now - ASK_AGAIN + ASK_SOON)
                 continue
             self._silent_since = now
             found.append(message)
@@ -309,8 +315,11 @@ class Client:
         return (asked + 1) % len(self._lines)
 
     def _turn_to(self, index: int) -> None:
-        """Try another orchestrator: the one that was named as leader, else the next."""
+        """Try another orchestrator: the one that was named as leader, else the next; a connected one, if any is."""
         self._current = index if self._ask_at is None else self._ask_at
+        if not self._lines[self._current].up:
+            others = [(index + step) % len(self._lines) for step in range(len(self._lines))]
+            self._current = next((other for other in others if self._lines[other].up), self._current)
         self._ask_at = None
         if self._question is not None:
             self._send(self._question)
