@@ -29,10 +29,11 @@ class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     topic: str = ""
 
 
-def headlines(part: Literal["train", "heldout", "apart"]) -> list[Example]:
+def headlines(part: Literal["train", "heldout", "apart", "hard"]) -> list[Example]:
     """The headlines written for this project.
 
-    The held-out part has topics that the training part has not; ``apart`` was written without sight of the other two.
+    The held-out part has topics that the training part has not; ``apart`` was written without sight of the other two,
+    ``hard`` with the kinds of error in mind that were seen in them.
     """
     data = (files(__package__) / "data" / f"headlines-{part}.jsonl").read_bytes()
     return [msgspec.json.decode(line, type=Example) for line in data.splitlines() if line]

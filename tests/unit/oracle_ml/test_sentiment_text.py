@@ -136,10 +136,12 @@ def test_the_written_headlines_are_many_balanced_and_apart():
     train, heldout, apart = dataset.headlines("train"), dataset.headlines("heldout"), dataset.headlines("apart")
     assert len(train) >= 900
     assert len(heldout) >= 150
+    hard = dataset.headlines("hard")
     assert len(apart) >= 240
-    for part in (train, heldout, apart):
+    assert len(hard) >= 1000
+    for part in (train, heldout, apart, hard):
         shares = [sum(one.label == label for one in part) / len(part) for label in dataset.LABELS]
         assert min(shares) > 0.3
     assert not {one.topic for one in train} & {one.topic for one in heldout}
-    words = [frozenset(clean(one.text).casefold().split()) for one in train + heldout + apart]
+    words = [frozenset(clean(one.text).casefold().split()) for one in train + heldout + apart + hard]
     assert len(set(words)) == len(words)
