@@ -85,7 +85,7 @@ def _name_replacement(view: RequestView, old: tuple[wire.StageRef, ...]) -> None
     view.failovers[-1] = msgspec.structs.replace(last, to_node=to_node)
 
 
-def leave(state: State, view: RequestView, except_node: str = "") -> list[Action]:
+def leave(state: State, view: RequestView) -> list[Action]:
     """Take the request from its nodes, and tell them."""
     actions: list[Action] = []
     for stage in view.pipeline:
@@ -93,7 +93,6 @@ def leave(state: State, view: RequestView, except_node: str = "") -> list[Action
         if node is None:
             continue
         node.running.discard(view.spec.id)
-        if stage.node != except_node:
-            release = wire.Release(state.epoch, state.name, view.spec.id, view.attempt)
-            actions.append(SendNode(stage.node, release))
+        release = wire.Release(state.epoch, state.name, view.spec.id, view.attempt)
+        actions.append(SendNode(stage.node, release))
     return actions

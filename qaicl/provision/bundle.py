@@ -175,15 +175,8 @@ def ensure(
     Raises:
         BundleError: pip could not fetch or build something, or it cannot be written. What was there before stays.
     """
-    try:
-        with alone(directory, say):
-            return _ensure(directory, python, machine, say, wheel)
-    except OSError as error:
-        raise BundleError(
-            f"the wheels cannot be gathered in {directory}",
-            why=error.strerror or str(error),
-            fix="is the disk full, or not yours to write? Mend that, then run it again",
-        ) from error
+    with alone(directory, "wheels", say):
+        return _ensure(directory, python, machine, say, wheel)
 
 
 def _ensure(directory: Path, python: str, machine: str, say: Callable[[str], None], wheel: Path | None) -> Bundle:

@@ -75,15 +75,8 @@ def ensure(
     Raises:
         BundleError: they cannot be had. What was there before stays.
     """
-    try:
-        with alone(directory, say):
-            return _ensure(directory, target, names, installed, sources, say, refresh)
-    except OSError as error:
-        raise BundleError(
-            f"the packages cannot be gathered in {directory}",
-            why=error.strerror or str(error),
-            fix="is the disk full, or not yours to write? Mend that, then run it again",
-        ) from error
+    with alone(directory, "packages", say):
+        return _ensure(directory, target, names, installed, sources, say, refresh)
 
 
 def _ensure(

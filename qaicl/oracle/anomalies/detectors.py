@@ -109,7 +109,6 @@ class DailyDeviation(DailyProfile):
     """
 
     name = "daily-deviation"
-    reason = "unusual for the time of day"
     UNIT: ClassVar[float] = 0.3
     MEMORY: ClassVar[int] = 8_000
     """Span of the exponential mean of all deviations, in values."""
