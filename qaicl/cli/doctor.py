@@ -21,10 +21,11 @@ def doctor(ctx: typer.Context, output: Output = Format.text) -> None:
         emit_json({"ok": not wrong, "checks": findings})
     else:
         from rich.table import Table
+        from rich.text import Text
 
         table = Table("", "check", "found", "do", box=None)
         for finding in findings:
-            mark = "[green]ok[/]" if finding.ok else "[red]wrong[/]"
+            mark = Text("ok", "green") if finding.ok else Text("wrong", "red")
             table.add_row(mark, finding.check, finding.found, finding.fix)
         console().print(table)
     if wrong:

@@ -39,7 +39,7 @@ def list_(ctx: typer.Context, output: Output = Format.text) -> None:
     table = Table("since", "level", "labels", "what", box=None)
     for alert in active:
         table.add_row(_at(alert.starts_at), alert.level, _labels(alert.labels), alert.summary)
-    console(markup=False).print(table)
+    console().print(table)
 
 
 @app.command(epilog="Example: qaicl oracle alerts history --limit 20 -o json")
@@ -64,7 +64,7 @@ def history(
     table = Table("at", "event", "level", "labels", "text", box=None)
     for event in events:
         table.add_row(_at(event.at), event.event, event.level, _labels(event.labels), event.text)
-    console(markup=False).print(table)
+    console().print(table)
 
 
 @app.command(epilog="Example: qaicl oracle alerts outbox")
@@ -89,7 +89,7 @@ def outbox(ctx: typer.Context, output: Output = Format.text) -> None:
     for one in waiting:
         row = (_at(one.created_at), one.sink, one.state, str(one.attempts), _at(one.next_at), one.subject, one.reason)
         table.add_row(*row)
-    console(markup=False).print(table)
+    console().print(table)
 
 
 @app.command(epilog="Example: qaicl oracle alerts retry --sink mail --yes")

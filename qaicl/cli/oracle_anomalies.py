@@ -69,4 +69,4 @@ def anomalies(
         began = f"{anomaly.at:%Y-%m-%d %H:%M} UTC"
         why = ", ".join(anomaly.reasons)
         table.add_row(began, anomaly.series, f"{anomaly.value:.6g}", anomaly.severity, f"{anomaly.score:.1f}", why)
-    console(markup=False).print(table)
+    console().print(table)

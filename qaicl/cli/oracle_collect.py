@@ -72,4 +72,4 @@ def _table(result: object) -> None:
     table = Table("source", "status", "new", "reason", box=None)
     for one in result.sources:
         table.add_row(one.source, one.status, _counts(one.stored), one.reason)
-    console(markup=False).print(table)
+    console().print(table)

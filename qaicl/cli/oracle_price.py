@@ -61,4 +61,4 @@ def _table(figures: list[Figure]) -> None:
         age = f"{figure.age:.0f} s"
         sources = ", ".join(figure.sources)
         table.add_row(figure.name, f"{figure.value:.8g}", interval, figure.unit, age, figure.state, sources)
-    console(markup=False).print(table)
+    console().print(table)

@@ -96,7 +96,7 @@ def _write(made: Report, rendering: Rendering, language: Tongue, file: Path | No
     if rendering is Rendering.terminal and file is None:
         from qaicl.oracle.report.terminal import render_terminal
 
-        console(markup=False).print(render_terminal(made, language.value))
+        console().print(render_terminal(made, language.value))
         return
     if rendering is Rendering.json and file is None:
         emit_json(made)

@@ -39,7 +39,7 @@ def risk(
         value = with_unit(factor.value, factor.unit, 3) if factor.measured else "not measured"
         table.add_row(factor.label, factor.group, value, f"{factor.points:.0f}", factor.level)
     over = f", over the alert threshold of {found.alert_from:.0f}" if found.alerting else ""
-    console(markup=False).print(f"{snapshot.asset}: risk {found.score:.0f} of 100, {found.level}{over}")
-    console(markup=False).print(table)
+    console().print(f"{snapshot.asset}: risk {found.score:.0f} of 100, {found.level}{over}")
+    console().print(table)
     for advice in found.recommendations:
-        console(markup=False).print(f"- {advice}")
+        console().print(f"- {advice}")

@@ -65,14 +65,13 @@ def _texts(loaded: Settings, text: list[str] | None, source: Path | None, output
         ]
         emit_json({"model": model.name, "model_version": model.version, "items": items})
         return
-    from rich.markup import escape
     from rich.table import Table
 
     from qaicl.oracle.sentiment.text import clean
 
     table = Table("label", "score", "confidence", "text", box=None)
     for one, said in zip(texts, scored, strict=True):
-        table.add_row(said.label, f"{said.score:+.2f}", f"{said.confidence:.0%}", escape(clean(one)))
+        table.add_row(said.label, f"{said.score:+.2f}", f"{said.confidence:.0%}", clean(one))
     console().print(table)
 
 
@@ -87,16 +86,13 @@ def _report(loaded: Settings, asset: str | None, recorded: bool) -> tuple[str, S
 
 
 def _print(asset: str, report: SentimentReport) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from qaicl.oracle.sentiment.text import clean
 
     out, counts = console(), report.counts
     value = "no story" if report.score is None else f"{report.score:+.2f}"
-    out.print(
-        f"{escape(asset)}: {report.label} ({value}), confidence {report.confidence:.0%}, as of {report.as_of:%F %R} UTC"
-    )
+    out.print(f"{asset}: {report.label} ({value}), confidence {report.confidence:.0%}, as of {report.as_of:%F %R} UTC")
     out.print(
         f"{counts.stories} stories: {counts.positive} positive, {counts.negative} negative, {counts.neutral} neutral; "
         f"left out: {counts.duplicates} copies, {counts.too_old} too old, {counts.in_future} dated in the future"
@@ -108,9 +104,9 @@ def _print(asset: str, report: SentimentReport) -> None:
         table.add_row(
             f"{factor.contribution:+.2f}",
             f"{age:.0f}",
-            escape(clean(factor.outlet)),
-            escape(factor.title),
-            escape(words),
+            clean(factor.outlet),
+            factor.title,
+            words,
         )
     if report.factors:
         out.print(table)

@@ -37,7 +37,7 @@ def sources(
             table = Table("source", "times", "last seen", "reason", box=None)
             for entry in rows:
                 table.add_row(entry.source, str(entry.times), f"{entry.last_seen:%Y-%m-%d %H:%M}", entry.reason)
-            console(markup=False).print(table)
+            console().print(table)
             return
         states = overview(store, loaded.values.oracle, keys, only=source)
     if output is Format.json:
@@ -48,4 +48,4 @@ def sources(
         last = f"{one.last_success:%Y-%m-%d %H:%M}" if one.last_success else "never"
         calls = f"{one.calls_today} of {one.calls_a_day}" if one.calls_a_day else str(one.calls_today)
         table.add_row(one.source, one.state, last, calls, one.reason)
-    console(markup=False).print(table)
+    console().print(table)

@@ -28,18 +28,17 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("-o", "--output-format", help="Print data as text or as versioned JSON.")]
 
 
-def console(stderr: bool = False, markup: bool = True) -> Console:
+def console(stderr: bool = False) -> Console:
     """A rich console that honours NO_COLOR and stays plain off a terminal.
 
-    Args:
-        markup: False where texts from outside are shown: their brackets are no markup, and no error.
+    Brackets are no markup, and no error: texts from outside are shown. Style comes with ``rich.text.Text``.
     """
     from rich.console import Console
 
     # Off a terminal there is no width to fit into, and a cut table is of no use to grep.
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 220
     return Console(
-        stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, width=width, markup=markup, emoji=markup
+        stderr=stderr, no_color="NO_COLOR" in os.environ, highlight=False, width=width, markup=False, emoji=False
     )
 
 

@@ -32,6 +32,7 @@ def status(ctx: typer.Context, output: Output = Format.text) -> None:
 def node_table(nodes: list[dict[str, Any]]) -> Any:
     """The nodes as a rich table."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("node", "state", "pid", "running", "answered", "CPU %", "memory %", "steps/s", "address", box=None)
     colours = {"alive": "green", "dead": "red", "draining": "yellow", "joining": "cyan"}
@@ -39,7 +40,7 @@ def node_table(nodes: list[dict[str, Any]]) -> Any:
         state = node["state"]
         table.add_row(
             node["name"],
-            f"[{colours.get(state, 'white')}]{state}[/]",
+            Text(state, colours.get(state, "white")),
             str(node["pid"]),
             str(node["running"]),
             str(node["answered"]),
